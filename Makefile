@@ -1,0 +1,55 @@
+# `make setup` and whatever needs it. What setup does is in requirements/setup.py.
+
+VERSION ?= 0.32.0
+VENV := $(if $(filter 0.32.0,$(VERSION)),.venv,.venv-$(VERSION))
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+# By the environment, not by the command line: TORCH_INDEX may hold a password.
+export PYTHON TORCH_INDEX
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-unit test-full test-vllm test-otel lint demo docs lock bench-overhead clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## build the environment (VERSION=0.19.0: vLLM 0.19.0; TORCH_INDEX=URL; PYTHON=...)
+	@requirements/setup.sh $(VERSION)
+
+test: setup ## unit tests and the tests on one real server (20 min at most)
+	$(BIN)/python -m pytest -m "not full and not gpu" $(PYTEST_ARGS)
+
+test-unit: setup ## the fast tests only
+	$(BIN)/python -m pytest -m "not vllm and not full and not gpu" $(PYTEST_ARGS)
+
+test-full: setup ## topologies, faults and mixes, each on its own server (hours)
+	$(BIN)/python -m pytest -m full $(PYTEST_ARGS)
+
+test-vllm: setup ## the tests on a real server of another version: VERSION=0.19.0
+	$(BIN)/python -m pytest -m "vllm and not full and not gpu" $(PYTEST_ARGS)
+
+test-otel: ## unit tests with OpenTelemetry 1.40 and without vLLM
+	@requirements/setup.sh --otel-1.40
+	.venv-otel-1.40/bin/python -m pytest -m "not vllm and not full and not gpu" $(PYTEST_ARGS)
+
+lint: setup ## ruff, import-linter, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+demo: setup ## serve the tiny model, load it, print where the time went (6 min at most)
+	$(BIN)/codesign demo --model .cache/models/tiny
+
+docs: setup ## regenerate generated pages
+	$(BIN)/python docs/generate_spans.py
+
+lock: ## pin what requirements/*.in ask for
+	@requirements/setup.sh --lock
+
+bench-overhead: setup ## what recording costs
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove environments, caches and output
+	rm -rf .venv .venv-0.19.0 .venv-otel-1.40 .cache out dist build
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

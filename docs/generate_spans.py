@@ -1,0 +1,100 @@
+"""Writes docs/spans.md from `vllm_codesign.semconv`: `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vllm_codesign import semconv
+from vllm_codesign.semconv import Attribute, SpanKind
+
+PAGE = Path(__file__).with_name("spans.md")
+
+_INTRODUCTION = f"""\
+<!-- Written by docs/generate_spans.py from vllm_codesign/semconv.py; `make docs`. -->
+# Spans and attributes
+
+One trace for each HTTP request. Its root is the SERVER span, the others are its children.
+Its parent is the caller's `traceparent` where there is one. Where a request has several
+prompts or choices there is one set of engine spans for each engine request, told apart by
+`{semconv.REQUEST_INDEX.key}`.
+
+Names that OpenTelemetry has a convention for are OpenTelemetry's; the others begin with
+`codesign.`. Keys that end in `_ns` are nanoseconds, in `_us` microseconds. No prompt and no
+completion is ever recorded. A string is cut at {semconv.MAX_STRING_BYTES:,} bytes, a span has at
+most {semconv.MAX_EVENTS} events.
+
+`service.name` is `OTEL_SERVICE_NAME`, with `-engine` or `-worker` added by the process that the
+span tells of; the table shows it with the default, `{semconv.DEFAULT_SERVICE_NAME}`.
+"""
+
+
+def page() -> str:
+    """The whole text of docs/spans.md."""
+    parts = [_INTRODUCTION, "## Spans\n", *_overview(), ""]
+    for span in semconv.SPANS:
+        parts += [*_section(span), ""]
+    parts += [*_event(), "", *_outcomes()]
+    return "\n".join(parts) + "\n"
+
+
+def _overview() -> list[str]:
+    rows = [
+        f"| {_code(span.name)} | {_code(semconv.DEFAULT_SERVICE_NAME + span.service)} "
+        f"| {_cell(span.starts)} | {_cell(span.ends)} |"
+        for span in semconv.SPANS
+    ]
+    return ["| span | service | from | to |", "|---|---|---|---|", *rows]
+
+
+def _section(span: SpanKind) -> list[str]:
+    lines = [f"### {_code(span.name)}", "", f"From: {span.starts}. To: {span.ends}."]
+    if span.aggregate:
+        lines += [
+            "",
+            "An aggregate: it stands for many short stretches between its ends, and"
+            f" {_code(semconv.BUSY.key)} is their sum.",
+        ]
+    return [*lines, "", *_table(span.attributes)] if span.attributes else lines
+
+
+def _event() -> list[str]:
+    return [
+        "## Events",
+        "",
+        f"{_code(semconv.EVENT_PREEMPTED)} on {_code(semconv.DECODE.name)} or"
+        f" {_code(semconv.PREFILL.name)}: the scheduler took the request's blocks away.",
+        "",
+        *_table((semconv.EVENT_TOKENS_LOST,)),
+    ]
+
+
+def _outcomes() -> list[str]:
+    outcomes = ", ".join(_code(outcome.value) for outcome in semconv.Outcome)
+    reasons = ", ".join(_code(reason.value) for reason in semconv.QueueReason)
+    return [
+        "## Values",
+        "",
+        f"{_code(semconv.OUTCOME.key)}: {outcomes}.",
+        "",
+        f"{_code(semconv.QUEUE_REASON.key)}: {reasons}.",
+    ]
+
+
+def _table(attributes: tuple[Attribute, ...]) -> list[str]:
+    rows = [
+        f"| {_code(each.key)} | {_cell(each.type)} | {each.unit} | {_cell(each.brief)} |"
+        for each in attributes
+    ]
+    return ["| attribute | type | unit | |", "|---|---|---|---|", *rows]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from benchmarks.bound import bounds
+from benchmarks.intervals import Interval
+from benchmarks.load import WORDS, prompt
+from benchmarks.micro_cases import engine_cases, frontend_cases, general_cases
+from benchmarks.ring_counts import Tally, position, since
+from vllm_codesign.recorder.layout import Kind, WorkerCall
+from vllm_codesign.recorder.ring import Ring
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return Ring(tmp_path / "process-1.ring", 4096 + 64 * 64)
+
+
+def test_counting_begins_where_the_load_began(ring):
+    ring.emit(Kind.ROOT_END, 1, 10)
+    start = position(ring.path)
+    assert start == 1
+    ring.emit(Kind.ROOT_STREAM, 1, 10, 20, 0, 0, 33)
+    ring.emit(Kind.REQ_OUT, 1, 10, 20, 32, 32)
+    ring.emit(Kind.REQ_DETOKENIZE, 1, 10, 20, 0, 0, 32)
+    ring.emit_text(Kind.TEXT, 1, 1, 1, b"x" * 32)
+    tally = Tally(1)
+    tally.add("api_server", since(ring.path, start))
+    assert (tally.sends, tally.outputs, tally.detokenizer_calls) == (34, 32, 32)
+    assert (tally.total("api_server"), tally.text("api_server")) == (4, 1)
+
+
+def test_steps_come_from_the_worker(ring):
+    for number in range(3):
+        begin = number * 1000
+        ring.emit(Kind.WORKER_CALL, 0, begin, begin + 5, 16, 16, 0, WorkerCall.EXECUTE)
+        ring.emit(Kind.WORKER_CALL, 0, begin + 6, begin + 7, 0, 0, 0, WorkerCall.SAMPLE)
+    ring.emit(Kind.WORKER_CALL, 0, 9000, 9001, 0, 0, 0, WorkerCall.EXECUTE)  # an empty step
+    tally = Tally(16)
+    tally.add("worker", since(ring.path, 0))
+    assert (tally.steps, tally.scheduled, tally.step_ns) == (3, 48, [1000, 1000])
+    assert json.loads(json.dumps(tally.as_dict()))["kinds"] == {"worker": {"WORKER_CALL": 7}}
+
+
+def test_overwritten_records_are_an_error(ring):
+    for number in range(ring.capacity + 1):
+        ring.emit(Kind.ROOT_END, 1, number)
+    with pytest.raises(RuntimeError, match="overwritten"):
+        since(ring.path, 0)
+
+
+def test_bound_is_counts_times_costs():
+    names = [case.name for case in general_cases() + engine_cases() + frontend_cases()]
+    ns = {name: Interval(1000.0, 900.0, 1100.0, 9) for name in names}
+    tally = Tally(
+        requests=10,
+        sends=340,
+        outputs=320,
+        detokenizer_calls=320,
+        allocate_calls=320,
+        steps=40,
+        scheduled=320,
+        step_ns=[20_000_000] * 39,
+    )
+    tally.kinds["api_server"].update(
+        {"ROOT_END": 10, "REQ_OUT": 20, "REQ": 60, "TEXT": 50, "ITL": 40}
+    )
+    tally.kinds["engine_core"].update({"ENG_QUEUED": 40})
+    tally.kinds["worker"].update({"WORKER_CALL": 80})
+    api, engine, worker = bounds(tally, ns, api_cpu_us=5000.0)
+    # root 1, calls 6 and 3, last output 2, string, key, times, batches 8, outputs 32, calls 32,
+    # sends 34
+    assert api.us == pytest.approx(121)
+    assert api.share == pytest.approx(121 / 5000)
+    # records 1, schedule 1, update 1, allocate 8, blocks 8, keys 0.5, decoded 0.25
+    assert engine.us == pytest.approx(19.75)
+    assert engine.share == pytest.approx(19.75 / 20_000)
+    assert worker.us == pytest.approx(2)
+
+
+def test_prompts_differ_and_are_of_one_length():
+    assert prompt("slot1", 0) == prompt("slot1", 0)
+    assert len({prompt("slot1", 0), prompt("slot1", 1), prompt("slot2", 0)}) == 3
+    assert len(prompt("slot1", 0).split()) == WORDS + 2

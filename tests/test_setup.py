@@ -1,0 +1,189 @@
+"""`requirements/setup.py`: what it takes for whole, and what it hands to uv."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    path = ROOT / "requirements" / "setup.py"
+    spec = importlib.util.spec_from_file_location("codesign_setup", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def environment(setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    made = setup.Environment(".venv")
+    made.site_packages.mkdir(parents=True)
+    return made
+
+
+def _install(site_packages: Path, name: str = "thing", version: str = "1.0") -> Path:
+    info = site_packages / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (site_packages / f"{name}.py").write_text("x = 1\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "INSTALLER").write_text("uv")
+    (info / "RECORD").write_text(
+        f"{name}.py,,6\n{info.name}/METADATA,,\n{info.name}/INSTALLER,,2\n{info.name}/RECORD,,\n"
+    )
+    return info
+
+
+def test_a_whole_installation_is_left_alone(environment) -> None:
+    info = _install(environment.site_packages)
+    assert environment.forget_damaged() == 0
+    assert info.exists()
+    assert environment.installed("thing") == "1.0"
+
+
+def _no_file(info: Path) -> None:
+    info.parent.joinpath("thing.py").unlink()
+
+
+def _short_file(info: Path) -> None:
+    info.parent.joinpath("thing.py").write_text("x")
+
+
+def _no_record(info: Path) -> None:
+    info.joinpath("RECORD").unlink()
+
+
+def _empty_record(info: Path) -> None:
+    info.joinpath("RECORD").write_text("")
+
+
+def _no_metadata(info: Path) -> None:
+    info.joinpath("METADATA").unlink()
+
+
+def _no_installer(info: Path) -> None:
+    info.joinpath("INSTALLER").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [_no_file, _short_file, _no_record, _empty_record, _no_metadata, _no_installer]
+)
+def test_a_half_installation_is_forgotten(environment, damage) -> None:
+    info = _install(environment.site_packages)
+    damage(info)
+    assert environment.forget_damaged() == 1
+    assert environment.installed("thing") == ""
+
+
+def test_a_longer_file_is_somebodys_own(environment) -> None:
+    info = _install(environment.site_packages)
+    info.parent.joinpath("thing.py").write_text("x = 1\ny = 2\n")
+    assert environment.forget_damaged() == 0
+
+
+def test_a_note_that_was_cut_short_counts_as_none(environment) -> None:
+    environment.stamp("packages", "abc")
+    assert environment.stamps() == {"packages": "abc"}
+    (environment.path / "codesign-setup.json").write_text('{"packa')
+    assert environment.stamps() == {}
+
+
+def test_the_empty_vllm_is_what_vllm_looks_for(setup: ModuleType, environment) -> None:
+    stale = _install(environment.site_packages, "vllm", "0.18.0+cpu")
+    setup.write_vllm_distribution(environment, "0.32.0")
+    assert not stale.exists()
+    (found,) = importlib.metadata.distributions(name="vllm", path=[str(environment.site_packages)])
+    assert found.version == "0.32.0+cpu"
+    assert environment.forget_damaged() == 0
+
+
+def test_an_environment_without_python_does_not_run(environment) -> None:
+    assert not environment.runs()
+
+
+def test_uv_is_told_what_pip_knows(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    known = {
+        "index-url": "https://user:secret@index.example/simple",
+        "extra-index-url": "https://a.example\nhttps://b.example",
+        "find-links": f"{wheels} {tmp_path / 'nowhere'}",
+        "timeout": "60",
+    }
+    monkeypatch.setattr(setup, "pip_settings", lambda: known)
+    for variable, _ in setup.FROM_PIP.values():
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "5")
+    env = setup.uv_environment()
+    assert env["UV_DEFAULT_INDEX"] == known["index-url"]
+    assert env["UV_EXTRA_INDEX_URL"] == "https://a.example https://b.example"
+    assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+    assert env["UV_FIND_LINKS"] == str(wheels)
+    assert env["UV_HTTP_TIMEOUT"] == "5"
+
+
+def test_pips_settings_come_from_files_and_environment_the_latter_first(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    listing = (
+        "global.index-url='https://global.example'\n"
+        "install.index-url='https://install.example'\n"
+        "global.find-links='\\n/a\\n/b'\n"
+        ":env:.find-links='/c'\n"
+        ":env:.config-file='/etc/pip.conf'\n"
+    )
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'E'\n{listing}E\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(setup, "UV_VENV", tmp_path)
+    found = setup.pip_settings()
+    assert found["index-url"] == "https://install.example"
+    assert found["find-links"] == "/c"
+
+
+def test_no_room_is_said_in_one_line(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3 << 30)
+    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(setup.SetupError, match=r"has 3\.0 GiB free, the lot takes 4 GiB") as caught:
+        setup.check_room(tmp_path / "not" / "there", 4 << 30, "the lot")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_python_that_is_too_old_is_said_in_one_line(tmp_path: Path) -> None:
+    old = tmp_path / "python3.9"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "requirements" / "setup.sh"],
+        env={"PYTHON": str(old), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert str(old) in done.stderr
+
+
+def test_a_version_without_pins_is_refused() -> None:
+    script = ROOT / "requirements" / "setup.py"
+    done = subprocess.run([sys.executable, script, "0.1.0"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "setup: no pins for vLLM 0.1.0; there are 0.32.0, 0.19.0\n"

@@ -1,0 +1,1 @@
+"""What a capture says: the client's view and the server's truth, per scenario."""

@@ -1,0 +1,1 @@
+"""Load generation: a model to serve, a server to ask, prompts, requests and their timings."""

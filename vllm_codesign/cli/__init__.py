@@ -1,0 +1,1 @@
+"""The `codesign` command: one module a subcommand, each exporting `command`."""

@@ -1,0 +1,195 @@
+"""`codesign bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from vllm_codesign.bench import results, scenarios, summary
+from vllm_codesign.bench.load import Arrival
+from vllm_codesign.bench.own_server import OwnServer, execute_with
+from vllm_codesign.bench.run import Plan, execute
+from vllm_codesign.bench.server import say
+from vllm_codesign.model.bench import BenchRun, Scenario
+from vllm_codesign.model.errors import CodesignError
+
+_TABLE_WIDTH = 132
+
+
+@click.command(name="bench", short_help="Load a server with scenarios.")
+@click.option("--url", help="Server to load, as http://HOST:PORT.")
+@click.option("--model", help="Model to serve for the run; server flags after --.")
+@click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this; repeatable.")
+@click.option("--set", "set_name", type=click.Choice(list(scenarios.SETS)), help="Default: quick.")
+@click.option("--scenarios", "file", type=click.Path(path_type=Path), help="TOML or JSON file.")
+@click.option("--arrival", default="batch", show_default=True, help="batch, closed, poisson:RATE.")
+@click.option(
+    "--prompts",
+    type=click.Choice(["identical", "unique", "shared-prefix"]),
+    help="Default: as the scenario says.",
+)
+@click.option("--repeats", type=click.IntRange(1, 10_000), help="Batches per scenario.")
+@click.option("--max-tokens", type=click.IntRange(1, 1_000_000), help="Tokens to generate.")
+@click.option(
+    "--warmup",
+    type=click.IntRange(0, 10_000),
+    default=1,
+    show_default=True,
+    help="Requests before each scenario, in no result.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds per request.",
+)
+@click.option("--session-id", metavar="PREFIX", help="Send X-Session-ID: PREFIX-<client>.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/bench"),
+    show_default=True,
+    help="Folder for results.json; a run interrupted there goes on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.argument("server_flags", nargs=-1, type=click.UNPROCESSED)
+def command(
+    url: str | None,
+    model: str | None,
+    names: tuple[str, ...],
+    set_name: str | None,
+    file: Path | None,
+    arrival: str,
+    prompts: str | None,
+    repeats: int | None,
+    max_tokens: int | None,
+    warmup: int,
+    timeout: float,
+    session_id: str | None,
+    out: Path,
+    as_json: bool,
+    server_flags: tuple[str, ...],
+) -> None:
+    """Load a vLLM server with scenarios and time every request as the MI300X study did.
+
+    The server runs already (--url), or is started and traced for the run (--model).
+
+    \b
+    Examples:
+      codesign bench --url http://127.0.0.1:8000 --set quick
+      codesign bench --url http://127.0.0.1:8000 --scenario conc16_32k --prompts unique
+      codesign bench --model Qwen/Qwen3-0.6B --set study --out out/study -- --max-model-len 131072
+
+    \b
+    A file for --scenarios has a table for each (repeats, prompts, route and stream are
+    optional too):
+      [[scenario]]
+      name = "agents"
+      concurrency = 8
+      prompt_tokens = 4000
+      max_tokens = 100
+    """
+    if (url is None) == (model is None):
+        raise CodesignError("name a server with --url or a model to serve with --model, not both")
+    if url is not None and server_flags:
+        raise CodesignError(
+            f"{server_flags[0]}: flags after -- are for a server started with --model; "
+            "leave them out"
+        )
+    if session_id is not None and not (session_id.isascii() and session_id.isprintable()):
+        raise CodesignError(
+            f"--session-id {session_id!r} cannot go into a header: use printable ASCII"
+        )
+    overrides = {"prompts": prompts, "repeats": repeats, "max_tokens": max_tokens}
+    plan = Plan(
+        scenarios=_overridden(scenarios.select(names, set_name, file), overrides),
+        arrival=Arrival.parse(arrival),
+        warm_up=warmup,
+        timeout_s=timeout,
+        session=session_id,
+    )
+    path = out / results.FILE_NAME
+    _end_on_terminate()
+    try:
+        if url is not None:
+            run = asyncio.run(execute(plan, url, path))
+        else:
+            assert model is not None
+            run = execute_with(OwnServer(model, server_flags), plan, out)
+    except KeyboardInterrupt:
+        if path.exists():
+            say(f"{path} has what is done; the same command goes on from there")
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CodesignError(
+            f"cannot write {error.filename} ({error.strerror}): name another folder with --out"
+        ) from error
+    _print(run, path, as_json)
+    _fail_if_nothing_worked(run)
+
+
+def _overridden(
+    chosen: tuple[Scenario, ...], overrides: Mapping[str, object]
+) -> tuple[Scenario, ...]:
+    given = {field: value for field, value in overrides.items() if value is not None}
+    return tuple(scenario.model_copy(update=given) for scenario in chosen)
+
+
+def _end_on_terminate() -> None:
+    """Let SIGTERM and SIGHUP unwind like an interrupt, so that a server we started ends too."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # make hands a signal on that its group has had already: the second one must not
+        # interrupt the server's end.
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+            signal.signal(number, end)
+
+
+def _print(run: BenchRun, path: Path, as_json: bool) -> None:
+    made = summary.summarize(run)
+    if as_json:
+        document = {
+            "results": str(path),
+            "url": run.url,
+            "model": run.model,
+            "arrival": run.arrival,
+            "capture": run.capture,
+            "scenarios": [dataclasses.asdict(one) for one in made],
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    console = Console(highlight=False)
+    # A pipe counts as 80 columns, and rich would cut the figures to fit.
+    console.width = max(console.width, _TABLE_WIDTH)
+    console.print(summary.table(made))
+    for one in made:
+        for reason, count in one.errors.items():
+            console.print(f"{one.scenario}: {count} failed: {reason}", markup=False)
+    click.echo(f"{path}: {len(run.requests)} requests")
+
+
+def _fail_if_nothing_worked(run: BenchRun) -> None:
+    if any(row.status == "ok" for row in run.requests):
+        return
+    reason, count = Counter(row.error for row in run.requests).most_common(1)[0]
+    raise CodesignError(
+        f"all {len(run.requests)} requests failed, {count} of them with {reason!r}: see the "
+        "server's log"
+    )

@@ -1,0 +1,180 @@
+"""The phases of one engine request, from its dispatch to its return."""
+
+from __future__ import annotations
+
+from vllm_codesign import semconv as S
+from vllm_codesign.exporter.facts import EngineFacts
+from vllm_codesign.exporter.phase import Phase
+from vllm_codesign.exporter.queueing import HeadTimeline, split
+from vllm_codesign.model.trace import AttributeValue, SpanEvent
+from vllm_codesign.recorder.layout import Field, Kind
+
+Attributes = dict[str, AttributeValue]
+_LOW = 0xFFFFFFFF
+
+
+def engine_phases(
+    engine: EngineFacts, index: int, heads: HeadTimeline, last_known: int
+) -> list[Phase]:
+    """Top-level phases in order of time; `last_known` ends what never ended."""
+    identity: Attributes = {
+        S.REQUEST_ID.key: engine.text(Field.REQUEST_ID),
+        S.REQUEST_INDEX.key: index,
+    }
+    phases: list[Phase] = []
+    queued = engine.get(Kind.ENG_QUEUED)
+    scheduled = next(iter(engine.all(Kind.ENG_SCHEDULED)), None)
+    out = engine.get(Kind.REQ_OUT)
+    freed = engine.get(Kind.ENG_FINISHED)
+    gone = freed.t0 if freed else last_known
+    if (dispatch := _dispatch(engine, identity)) is not None:
+        phases.append(dispatch)
+    # A token without an admission: its record was lost, and with it the end of the queue.
+    unknown = scheduled is None and out is not None and out.t0
+    if queued is not None and not unknown:
+        left = scheduled.t0 if scheduled else gone
+        times = split(queued.t0, left, engine.key, heads, engine.all(Kind.ENG_DEFERRED))
+        attributes = dict(identity)
+        if times:
+            attributes[S.QUEUE_REASON.key] = max(times, key=lambda name: times[name])
+        attributes.update({f"codesign.queue.{name}_ns": ns for name, ns in times.items()})
+        phases.append(Phase(S.ENGINE_QUEUE, queued.t0, max(left, queued.t0), attributes))
+    if scheduled is not None:
+        first = out.t0 if out and out.t0 else gone
+        phases.append(_prefill(engine, identity, scheduled.t0, max(first, scheduled.t0)))
+    if out is not None and out.t0:
+        phases.append(_decode(engine, identity, out.t0, out.t1))
+        if (returned := _return(engine, identity, out.t1)) is not None:
+            phases.append(returned)
+    detokenize = engine.get(Kind.REQ_DETOKENIZE)
+    if detokenize is not None:
+        attributes = {
+            **identity,
+            S.CALLS.key: detokenize.c,
+            S.BUSY.key: detokenize.a,
+            S.FIRST_CALL.key: detokenize.b,
+        }
+        if out is not None:
+            attributes[S.TOKENS.key] = out.b
+        phases.append(Phase(S.DETOKENIZE, detokenize.t0, detokenize.t1, attributes))
+    return phases
+
+
+def _dispatch(engine: EngineFacts, identity: Attributes) -> Phase | None:
+    request = engine.get(Kind.REQ)
+    if request is None:
+        return None
+    attributes: Attributes = {**identity, S.DISPATCH_PROCESS.key: request.b}
+    sent, preprocessed = engine.get(Kind.REQ_SEND), engine.get(Kind.ENG_PREPROCESS)
+    queued = engine.get(Kind.ENG_QUEUED)
+    end = request.t1
+    if sent is not None:
+        attributes[S.DISPATCH_SERIALIZE.key] = sent.t1 - sent.t0
+        end = sent.t1
+    if preprocessed is not None:
+        if sent is not None:
+            # The engine may have it before send() has returned.
+            attributes[S.DISPATCH_TRANSIT.key] = max(preprocessed.t0 - sent.t1, 0)
+        attributes[S.DISPATCH_PREPROCESS.key] = preprocessed.t1 - preprocessed.t0
+        if queued is not None:
+            attributes[S.DISPATCH_INPUT_QUEUE.key] = max(queued.t0 - preprocessed.t1, 0)
+    if queued is not None:
+        end = queued.t0
+    return Phase(S.ENGINE_DISPATCH, request.t0, max(end, request.t0), attributes)
+
+
+def _prefill(engine: EngineFacts, identity: Attributes, start: int, end: int) -> Phase:
+    admitted = engine.all(Kind.ENG_SCHEDULED)[0]
+    request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
+    attributes: Attributes = {
+        **identity,
+        S.KV_TOKENS_HIT_HBM.key: admitted.a,
+        S.KV_TOKENS_HIT_EXTERNAL.key: admitted.b,
+    }
+    if request is not None:
+        attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - admitted.b, 0)
+    if freed is not None:
+        attributes[S.PREFILL_CHUNKS.key] = freed.t1
+    inside = []
+    if (lookup := engine.get(Kind.ENG_LOOKUP)) is not None:
+        inside.append(
+            Phase(
+                S.KV_PREFIX_LOOKUP,
+                lookup.t0,
+                lookup.t1,
+                {
+                    **identity,
+                    S.KV_TOKENS_ASKED.key: lookup.a >> 32,
+                    S.KV_TOKENS_HIT_HBM.key: lookup.a & _LOW,
+                    S.TRIES.key: lookup.c,
+                    S.TRIES_DURATION.key: lookup.b,
+                },
+            )
+        )
+    if (allocate := engine.get(Kind.ENG_ALLOCATE)) is not None:
+        inside.append(
+            Phase(
+                S.KV_ALLOCATE,
+                allocate.t0,
+                allocate.t1,
+                {
+                    **identity,
+                    S.KV_BLOCKS.key: allocate.a >> 32,
+                    S.KV_BLOCKS_EVICTED.key: allocate.a & _LOW,
+                    S.TRIES.key: allocate.c,
+                    S.TRIES_DURATION.key: allocate.b,
+                },
+            )
+        )
+    events = _preemptions(engine, start, end)
+    attributes[S.PREEMPTIONS.key] = len(events)
+    return Phase(S.PREFILL, start, end, attributes, inside, events)
+
+
+def _decode(engine: EngineFacts, identity: Attributes, start: int, end: int) -> Phase:
+    out, freed = engine.one[Kind.REQ_OUT], engine.get(Kind.ENG_FINISHED)
+    events = _preemptions(engine, start, end)
+    attributes: Attributes = {
+        **identity,
+        S.TOKENS.key: out.b,
+        S.PREEMPTIONS.key: len(events),
+        S.DECODE_ITL.key: engine.intervals_us(),
+    }
+    if freed is not None:
+        attributes[S.DECODE_STEPS.key] = freed.a
+        if freed.a:
+            attributes[S.DECODE_BATCH_MEAN.key] = round(freed.b / freed.a, 3)
+    if (kv := engine.get(Kind.ENG_DECODE_KV)) is not None:
+        attributes[S.DECODE_ALLOCATE_DURATION.key] = kv.t0
+        attributes[S.DECODE_ALLOCATE_CALLS.key] = kv.t1
+        attributes[S.DECODE_BLOCKS.key] = kv.a
+        attributes[S.DECODE_BLOCKS_EVICTED.key] = kv.b
+    return Phase(S.DECODE, start, end, attributes, [], events)
+
+
+def _preemptions(engine: EngineFacts, start: int, end: int) -> tuple[SpanEvent, ...]:
+    return tuple(
+        SpanEvent(S.EVENT_PREEMPTED, record.t0, {S.EVENT_TOKENS_LOST.key: record.a})
+        for record in engine.all(Kind.ENG_PREEMPTED)
+        if start <= record.t0 < end
+    )[: S.MAX_EVENTS]
+
+
+def _return(engine: EngineFacts, identity: Attributes, left: int) -> Phase | None:
+    """From the last output's stamp to processed. An aborted request has none."""
+    record = engine.get(Kind.REQ_RETURN)
+    if record is None:
+        return None
+    return Phase(
+        S.ENGINE_RETURN,
+        left,
+        max(record.a, left),
+        {
+            **identity,
+            S.RETURN_TRANSIT.key: max(record.t0 - left, 0),
+            S.RETURN_OUTPUT_QUEUE.key: max(record.t1 - record.t0, 0),
+            S.RETURN_PROCESS.key: record.a - record.t1,
+            S.RETURN_COUNT.key: record.c,
+            S.RETURN_TOTAL.key: record.b,
+        },
+    )

@@ -1,0 +1,290 @@
+"""The exporter's loop: rings in; store and OTLP out; until its server is gone and drained."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from vllm_codesign import settings as settings_module
+from vllm_codesign.exporter import otlp_settings, run_file
+from vllm_codesign.exporter.assemble import Assembler
+from vllm_codesign.exporter.build import Builder
+from vllm_codesign.exporter.clock import Anchor
+from vllm_codesign.exporter.collect import Collector
+from vllm_codesign.exporter.facts import Origin
+from vllm_codesign.exporter.local import LocalStore
+from vllm_codesign.exporter.otlp import Sender, service_name
+from vllm_codesign.exporter.workers import Workers
+from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.recorder.layout import Kind
+from vllm_codesign.recorder.session import Session, SessionGone, join
+
+logger = logging.getLogger("vllm_codesign.exporter")
+
+POLL_S = 0.05
+"""A ring of 1 MiB holds 16,000 records: 50 ms of a server that records 300,000 a second."""
+
+LEFTOVERS_NS = 500_000_000
+HOUSEKEEPING_S = 1.0
+ALIVE_S = 0.25
+RUN_FILE_S = 10.0
+RETENTION_S = 300.0
+FLUSH_S = 5.0
+TERM_GRACE_S = 10.0
+RESTART_ME = 75  # EX_TEMPFAIL: ended although the server still runs
+
+
+class Exporter:
+    """Everything that one run of the exporter holds."""
+
+    def __init__(self, session: Session, settings: settings_module.Settings) -> None:
+        self.session = session
+        self.settings = settings
+        self.started_ns = time.monotonic_ns()
+        self.collector = Collector(session)
+        self.assembler = Assembler()
+        self.workers = Workers()
+        self.anchor = Anchor()
+        self.counters = {
+            "records": 0,
+            "requests": 0,
+            "spans": 0,
+            "roots_skipped": 0,
+            "traces_failed": 0,
+        }
+        self._resource: dict[str, str] = {
+            "service.instance.id": session.folder.name,
+            "host.name": os.uname().nodename,
+        }
+        self.sender = self._make_sender()
+        self.builder = Builder(service_name(os.environ), self.anchor.to_unix, self.assembler.heads)
+        self.local: LocalStore | None = None
+        self._open_store()
+        self._sampled_at = self.started_ns
+        self._saved_at = 0.0
+        self._retained_at = 0.0
+        self.collector.find()
+        self._lost = self.collector.lost  # before the first record: lost to a predecessor
+        self._losses_saved: dict[str, int] = {}
+        self._leftovers_at = 0
+
+    def _make_sender(self) -> Sender:
+        _, problems = otlp_settings.read(os.environ)
+        if not problems:
+            try:
+                return Sender.from_environment(os.environ, self._resource)
+            except CodesignError as error:
+                problems = [str(error)]
+        for problem in problems:
+            logger.error("codesign: nothing is sent over OTLP: %s", problem)
+        return Sender(None, self._resource)
+
+    def _open_store(self) -> None:
+        store = self.settings.store
+        if store is None:
+            return
+        try:
+            self.local = LocalStore(store, self.session, self.settings)
+        except (OSError, CodesignError) as error:
+            logger.error(
+                "codesign: no local store in %s (%s); set CODESIGN_STORE to a writable folder, "
+                "or to nothing for none",
+                store,
+                error,
+            )
+
+    def poll(self, final: bool = False) -> int:
+        """One round: take all new records, hand out what is complete. Returns the records taken."""
+        self.collector.find()
+        # Every record written before this instant is read in this round.
+        read_until = time.monotonic_ns()
+        taken = 0
+        for pid, record in self.collector.read(final):
+            taken += 1
+            if record.kind == Kind.WORKER_CALL:
+                self.workers.take(pid, record)
+            else:
+                self.assembler.take(pid, record)
+            if self.local is not None:
+                self.local.keep(pid, record)
+        self.counters["records"] += taken
+        self._mark_lossy()
+        self._hand_out(read_until, final)
+        self._report_open()
+        return taken
+
+    def _report_open(self) -> None:
+        """What would be lost if this process were killed now."""
+        unsaved = self.local.unsaved if self.local is not None else 0
+        self.session.report_open(self.assembler.open + unsaved)
+
+    def _mark_lossy(self) -> None:
+        """Records were lost: whatever is open may lack some of its own."""
+        lost = self.collector.lost
+        if lost != self._lost:
+            self._lost = lost
+            for facts in (*self.assembler.roots.values(), *self.assembler.engines.values()):
+                facts.lossy = True
+
+    def _hand_out(self, read_until: int, final: bool) -> None:
+        for root in self.assembler.complete(read_until, final, self.collector.gone):
+            try:
+                traces = self.builder.request(root, read_until, final)
+            except Exception:  # noqa: BLE001  # one must not end the process that holds all others
+                self._trace_failed()
+                continue
+            if not traces:
+                self.counters["roots_skipped"] += 1
+                continue
+            first = traces[0].root
+            ended = root.get(Kind.ROOT_END)
+            end = ended.t0 if ended else read_until
+            self.assembler.remember(
+                root.key,
+                Origin(first.trace_id, first.span_id, end, first.end_ns - end),
+            )
+            context = root.one[Kind.ROOT_PARENT]
+            parent_sampled = bool(context.c & 1) if context.s else None
+            for index, trace in enumerate(traces):
+                self._emit(trace, parent_sampled if index == 0 else None)
+            self.counters["requests"] += 1
+        if not final and read_until < self._leftovers_at:
+            return
+        self._leftovers_at = read_until + LEFTOVERS_NS
+        for engine in self.assembler.leftovers(read_until, final):
+            try:
+                late = self.builder.engine(
+                    engine, self.assembler.ended.get(engine.root_key), read_until
+                )
+            except Exception:  # noqa: BLE001
+                self._trace_failed()
+                continue
+            if late is not None:
+                self._emit(late, None)
+
+    def _trace_failed(self) -> None:
+        """Count a trace that could not be built; the first one with its cause."""
+        if not self.counters["traces_failed"]:
+            logger.exception("codesign: a trace could not be built; others are only counted")
+        self.counters["traces_failed"] += 1
+
+    def _emit(self, trace: RequestTrace, parent_sampled: bool | None) -> None:
+        self.counters["spans"] += len(trace.spans)
+        if self.local is not None:
+            self.local.add(trace, self._resource)
+        if self.sender.active and self.sender.sampled(trace.root, parent_sampled):
+            self.sender.send(trace)
+
+    def housekeep(self) -> None:
+        """Once a second: samples, segments that are due, `run.json`, caps."""
+        now_ns, now = time.monotonic_ns(), time.monotonic()
+        self.anchor.poll()
+        self.session.beat()
+        if self.local is None:
+            return
+        at = self.anchor.to_unix(now_ns)
+        for name, unit, value, attributes in self.workers.sample(now_ns - self._sampled_at):
+            self.local.sample(at, name, unit, value, attributes)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        self.local.sample(at, "codesign.exporter.cpu_time", "s", cpu, {"process.pid": os.getpid()})
+        self._sampled_at = now_ns
+        self.local.poll()
+        # At once when something was lost: this process may be the next that is killed.
+        if now - self._saved_at > RUN_FILE_S or self._losses() != self._losses_saved:
+            self._saved_at = now
+            self.save_run(complete=False)
+        if now - self._retained_at > RETENTION_S:
+            self._retained_at = now
+            self.local.enforce_caps()
+
+    def _losses(self) -> dict[str, int]:
+        return {
+            "records_lost": self.collector.lost,
+            "requests_lost": self.session.requests_lost,
+            "rows_not_stored": self.local.lost if self.local is not None else 0,
+        }
+
+    def save_run(self, complete: bool) -> None:
+        """Bring `run.json` up to date."""
+        if self.local is None:
+            return
+        self._losses_saved = self._losses()
+        counters = {
+            **self.counters,
+            **self._losses_saved,
+            "orphan_records": self.assembler.orphans,
+            "hook_errors": self.collector.errors,
+            "exporter_starts": self.session.exporter_starts,
+            **{f"otlp_{key}": value for key, value in self.sender.stats().items()},
+        }
+        self.local.save_run(
+            counters,
+            hooks=run_file.hook_rows(self.session) or self.local.run.hooks,
+            anchors=run_file.anchors(self.anchor.readings),
+            drops=self.collector.drops(),
+            level=settings_module.LEVELS[self.session.level],
+            complete=complete,
+            finished_ns=time.time_ns() if complete else None,
+        )
+
+    def finish(self, complete: bool) -> None:
+        """Everything out: the rest of the rings, open requests, segments, the OTLP queue."""
+        self.poll(final=complete)
+        self.housekeep()
+        if self.local is not None:
+            self.local.close()
+            self._report_open()
+        # The local capture is whole now; an endpoint that hangs must not delay that.
+        self.save_run(complete)
+        if self.sender.active:
+            self.sender.close(FLUSH_S)
+            self.save_run(complete)
+
+
+def serve(folder: Path) -> int:
+    """Run until the session's producers are gone; returns the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    settings, _ = settings_module.load()  # the server has warned of bad values already
+    try:
+        session = join(folder)
+    except (OSError, SessionGone) as error:
+        logger.error("codesign: %s is no session of a running server: %s", folder, error)
+        return 1
+    os.nice(10)  # the server comes first
+    os.umask(0o077)  # session ids and the command line are nobody else's business
+    terminated_at: list[float] = []
+    signal.signal(signal.SIGTERM, lambda *_: terminated_at.append(time.monotonic()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    session.enter_exporter()
+    exporter = Exporter(session, settings)
+    next_housekeeping = next_alive = 0.0
+    alive = True
+    while True:
+        # Before the rings: what a producer wrote until its end is read in this round.
+        if time.monotonic() >= next_alive:
+            next_alive = time.monotonic() + ALIVE_S
+            alive = exporter.collector.any_alive()
+        taken = exporter.poll()
+        if time.monotonic() >= next_housekeeping:
+            next_housekeeping = time.monotonic() + HOUSEKEEPING_S
+            exporter.housekeep()
+        if not alive:
+            with suppress(PermissionError):  # no server is left to come first
+                os.setpriority(os.PRIO_PROCESS, 0, 0)
+            exporter.finish(complete=True)
+            session.remove()
+            return 0
+        # A service manager terminates us together with the server: wait for its last words.
+        if terminated_at and time.monotonic() - terminated_at[0] > TERM_GRACE_S:
+            exporter.finish(complete=False)
+            return RESTART_ME
+        if taken < 1000:
+            time.sleep(POLL_S)

@@ -1,0 +1,272 @@
+"""The table of EngineCore: input thread, scheduler, block manager.
+
+One engine loop runs these, so module state needs no lock; only `preprocess_add_request`
+runs in the input thread, and it keeps nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm_codesign.hooks.engine_state import ENGINE, FINISH_CODE, Scheduled
+from vllm_codesign.hooks.queue_reasons import note_queue
+from vllm_codesign.hooks.table import Getter, Hook, Wrapper
+from vllm_codesign.hooks.wrap import entered, swallow, timed
+from vllm_codesign.recorder import active
+from vllm_codesign.recorder.active import LEVEL, clock
+from vllm_codesign.recorder.layout import Kind
+
+
+def _preprocessed(t0: int, t1: int, _result: Any, request: Any) -> None:
+    active.emit(Kind.ENG_PREPROCESS, active.key_of(request.request_id), t0, t1)
+
+
+def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> None:
+    request_id = request.request_id
+    if request_id in ENGINE.requests:
+        return  # a further chunk of a streaming input
+    state = ENGINE.requests[request_id] = Scheduled(active.key_of(request_id))
+    active.emit(
+        Kind.ENG_QUEUED,
+        state.key,
+        t1,
+        0,
+        request.num_prompt_tokens,
+        len(scheduler.waiting),
+        len(scheduler.running),
+    )
+
+
+def _scheduled(t0: int, t1: int, result: Any, scheduler: Any) -> None:
+    """One step is planned: who was admitted, who still computes its prompt, who waits."""
+    requests, prefilling = ENGINE.requests, ENGINE.prefilling
+    for new in result.scheduled_new_reqs:
+        _admit(requests.get(new.req_id), new.req_id, t0, t1)
+    for request_id in result.scheduled_cached_reqs.resumed_req_ids:
+        _admit(requests.get(request_id), request_id, t0, t1)
+    if prefilling:
+        in_step = result.num_scheduled_tokens
+        for request_id, state in prefilling.items():
+            if request_id in in_step:
+                # Advanced by this step already. With async scheduling the first decode step
+                # is planned before the first token is back.
+                request = scheduler.requests[request_id]
+                computed = request.num_computed_tokens - in_step[request_id]
+                state.chunks += computed < request.num_prompt_tokens
+    note_queue(t1, result, scheduler)
+    ENGINE.allocation_failed = ENGINE.preempted_in_step = False
+
+
+def _admit(state: Scheduled | None, request_id: str, t0: int, t1: int) -> None:
+    if state is None:
+        return  # came in while we were dormant
+    if state.admitted:
+        active.emit(Kind.ENG_SCHEDULED, state.key, t0, t1, 0, 0, 0, 1)
+        return
+    state.admitted = True
+    ENGINE.prefilling[request_id] = state
+    state.emit_admission(t0, t1)
+
+
+def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """`update_from_output`: counts the step first, since requests are freed within it."""
+    get_step = getters[0]
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not LEVEL.byte[0] and not ENGINE.requests:
+            return original(*args, **kwargs)
+        try:
+            in_step = len(get_step(args, kwargs).num_scheduled_tokens)
+            if in_step:
+                ENGINE.steps += 1
+                ENGINE.batch_sum += in_step
+        except Exception:  # noqa: BLE001
+            swallow()
+        result = original(*args, **kwargs)
+        if ENGINE.prefilling:
+            try:
+                _first_tokens(result)
+            except Exception:  # noqa: BLE001
+                swallow()
+        return result
+
+    return wrapper
+
+
+def _first_tokens(result: Any) -> None:
+    prefilling = ENGINE.prefilling
+    for outputs in result.values():
+        for output in outputs.outputs:
+            if output.request_id in prefilling and output.new_token_ids:
+                state = prefilling.pop(output.request_id)
+                state.has_first = True
+                state.step0, state.batch_sum0 = ENGINE.steps, ENGINE.batch_sum
+
+
+def _preempted(t0: int, request: Any) -> None:
+    ENGINE.preempted_in_step = True
+    state = ENGINE.requests.get(request.request_id)
+    if state is not None:
+        state.preemptions += 1
+        active.emit(Kind.ENG_PREEMPTED, state.key, t0, 0, request.num_computed_tokens)
+
+
+def _freed(_t0: int, t1: int, _result: Any, request: Any) -> None:
+    state = ENGINE.forget(request.request_id)
+    if state is None:
+        return
+    steps = ENGINE.steps - state.step0 if state.has_first else 0
+    batch_sum = ENGINE.batch_sum - state.batch_sum0 if state.has_first else 0
+    state.emit_end(t1, FINISH_CODE.get(request.status.name, 0), steps, batch_sum)
+
+
+def _looked_up(t0: int, t1: int, result: Any, request: Any) -> None:
+    state = ENGINE.requests.get(request.request_id)
+    if state is None or state.admitted:
+        return
+    state.lookup_start, state.lookup_end = t0, t1
+    state.lookup_ns += t1 - t0
+    state.lookup_tries += 1
+    # 0.19 returns two values, 0.32 three; the second is the number of tokens hit in both.
+    state.asked, state.hit = request.num_tokens, result[1]
+
+
+def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """`allocate_slots`: hot, once per running request and step, hence no record of its own."""
+    get_request, get_external = getters
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not LEVEL.byte[0] and not ENGINE.requests:
+            return original(*args, **kwargs)
+        evicted = ENGINE.evicted
+        t0 = clock()
+        blocks = original(*args, **kwargs)
+        try:
+            took = clock() - t0
+            state = ENGINE.requests.get(get_request(args, kwargs).request_id)
+            if state is None:
+                return blocks
+            if state.admitted:
+                state.decode_alloc_calls += 1
+                state.decode_alloc_ns += took
+                if blocks is not None:
+                    state.decode_blocks += sum(map(len, blocks.blocks))
+                    state.decode_evicted += ENGINE.evicted - evicted
+                return blocks
+            state.alloc_start, state.alloc_end = t0, t0 + took
+            state.alloc_ns += took
+            state.alloc_tries += 1
+            if blocks is None:
+                ENGINE.allocation_failed = True
+            else:
+                state.alloc_blocks = sum(map(len, blocks.blocks))
+                state.alloc_evicted = ENGINE.evicted - evicted
+                state.external = get_external(args, kwargs) or 0
+        except Exception:  # noqa: BLE001
+            swallow()
+        return blocks
+
+    return wrapper
+
+
+def make_get_blocks(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """`get_new_blocks`: how many cached blocks it took is how much the cache map shrank.
+
+    Asking each block would cost a call per block; an allocation of 100,000 tokens has 6,000.
+    """
+    get_self = getters[0]
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not LEVEL.byte[0] and not ENGINE.requests:
+            return original(*args, **kwargs)
+        cached = None
+        before = 0
+        try:
+            cached = get_self(args, kwargs).cached_block_hash_to_block
+            before = len(cached)
+        except Exception:  # noqa: BLE001
+            swallow()
+        result = original(*args, **kwargs)
+        if cached is not None:
+            ENGINE.evicted += before - len(cached)
+        return result
+
+    return wrapper
+
+
+def _fits(_t0: int, _t1: int, result: Any) -> None:
+    if not result:
+        ENGINE.allocation_failed = True
+
+
+TABLE = "engine_core"
+HOOKS: tuple[Hook, ...] = (
+    Hook(
+        "engine_core.preprocess",
+        ("vllm.v1.engine.core:EngineCore.preprocess_add_request",),
+        timed(_preprocessed),
+        ("request",),
+        required=False,  # an attribute of engine.dispatch
+    ),
+    Hook(
+        "scheduler.add_request",
+        ("vllm.v1.core.sched.scheduler:Scheduler.add_request",),
+        timed(_queued),
+        ("self", "request"),
+    ),
+    Hook(
+        "scheduler.schedule",
+        ("vllm.v1.core.sched.scheduler:Scheduler.schedule",),
+        timed(_scheduled, while_open=ENGINE.requests),
+        ("self",),
+    ),
+    Hook(
+        "scheduler.update_from_output",
+        ("vllm.v1.core.sched.scheduler:Scheduler.update_from_output",),
+        make_update,
+        ("scheduler_output",),
+    ),
+    Hook(
+        "scheduler.preempt",
+        ("vllm.v1.core.sched.scheduler:Scheduler._preempt_request",),
+        entered(_preempted, while_open=ENGINE.requests),
+        ("request",),
+    ),
+    Hook(
+        "scheduler.free",
+        ("vllm.v1.core.sched.scheduler:Scheduler._free_request",),
+        timed(_freed, while_open=ENGINE.requests),
+        ("request",),
+    ),
+    Hook(
+        "kv.lookup",
+        ("vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks",),
+        timed(_looked_up, while_open=ENGINE.requests),
+        ("request",),
+    ),
+    Hook(
+        "kv.allocate",
+        ("vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots",),
+        make_allocate,
+        ("request", "num_external_computed_tokens"),
+    ),
+    Hook(
+        "kv.get_new_blocks",
+        ("vllm.v1.core.block_pool:BlockPool.get_new_blocks",),
+        make_get_blocks,
+        ("self",),
+        required=False,  # the count of evictions
+    ),
+    Hook(
+        "kv.can_fit",
+        ("vllm.v1.core.kv_cache_manager:KVCacheManager.can_fit_full_sequence",),
+        timed(_fits, while_open=ENGINE.requests),
+        versions=("0.18", "0.32"),
+        required=False,  # a second way in which blocks can be lacking
+    ),
+)

@@ -1,0 +1,153 @@
+"""What EngineCore's hooks remember of a request between two calls."""
+
+from __future__ import annotations
+
+import os
+
+from vllm_codesign.recorder import active
+from vllm_codesign.recorder.layout import REASON_NUMBERS, Kind
+
+NUMBER_OF = {name: number for number, name in enumerate(REASON_NUMBERS, 1)}
+
+# RequestStatus by name (its numbers moved between versions) to FinishReason, plus one.
+FINISH_CODE = {
+    "FINISHED_STOPPED": 1,
+    "FINISHED_LENGTH_CAPPED": 2,
+    "FINISHED_IGNORED": 2,
+    "FINISHED_ABORTED": 3,
+    "FINISHED_ERROR": 4,
+    "FINISHED_REPETITION": 5,
+}
+
+
+class Scheduled:
+    """One engine request, from the waiting queue to its last token."""
+
+    __slots__ = (
+        "admitted",
+        "alloc_blocks",
+        "alloc_end",
+        "alloc_evicted",
+        "alloc_ns",
+        "alloc_start",
+        "alloc_tries",
+        "asked",
+        "batch_sum0",
+        "chunks",
+        "decode_alloc_calls",
+        "decode_alloc_ns",
+        "decode_blocks",
+        "decode_evicted",
+        "deferred",
+        "external",
+        "has_first",
+        "hit",
+        "key",
+        "lookup_end",
+        "lookup_ns",
+        "lookup_start",
+        "lookup_tries",
+        "preemptions",
+        "step0",
+    )
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.admitted = self.has_first = False
+        self.lookup_start = self.lookup_end = self.lookup_ns = self.lookup_tries = 0
+        self.asked = self.hit = self.external = 0
+        self.alloc_start = self.alloc_end = self.alloc_ns = self.alloc_tries = 0
+        self.alloc_blocks = self.alloc_evicted = 0
+        self.decode_alloc_calls = self.decode_alloc_ns = 0
+        self.decode_blocks = self.decode_evicted = 0
+        self.chunks = self.preemptions = self.deferred = 0
+        self.step0 = self.batch_sum0 = 0
+
+    def emit_admission(self, t0: int, t1: int) -> None:
+        """The schedule() call [t0, t1] admitted it: its lookup and its blocks."""
+        emit, key = active.emit, self.key
+        emit(Kind.ENG_SCHEDULED, key, t0, t1, self.hit, self.external)
+        # A try of an earlier step is not the admitting one.
+        if self.lookup_start >= t0:
+            emit(
+                Kind.ENG_LOOKUP,
+                key,
+                self.lookup_start,
+                self.lookup_end,
+                self.asked << 32 | self.hit,
+                self.lookup_ns,
+                self.lookup_tries,
+            )
+        if self.alloc_start >= t0:
+            emit(
+                Kind.ENG_ALLOCATE,
+                key,
+                self.alloc_start,
+                self.alloc_end,
+                self.alloc_blocks << 32 | self.alloc_evicted,
+                self.alloc_ns,
+                self.alloc_tries,
+            )
+
+    def emit_end(self, now: int, finish_code: int, steps: int, batch_sum: int) -> None:
+        """The scheduler frees it."""
+        emit, key = active.emit, self.key
+        if self.decode_alloc_calls:
+            emit(
+                Kind.ENG_DECODE_KV,
+                key,
+                self.decode_alloc_ns,
+                self.decode_alloc_calls,
+                self.decode_blocks,
+                self.decode_evicted,
+            )
+        emit(
+            Kind.ENG_FINISHED,
+            key,
+            now,
+            self.chunks,
+            steps,
+            batch_sum,
+            self.preemptions,
+            finish_code,
+        )
+
+
+class Engine:
+    """Counters of this EngineCore process."""
+
+    __slots__ = (
+        "allocation_failed",
+        "batch_sum",
+        "deferred",
+        "evicted",
+        "head",
+        "preempted_in_step",
+        "prefilling",
+        "requests",
+        "steps",
+    )
+
+    def __init__(self) -> None:
+        self.requests: dict[str, Scheduled] = {}
+        self.prefilling: dict[str, Scheduled] = {}
+        self.deferred: dict[str, Scheduled] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, in place: at start and in a forked child."""
+        self.requests.clear()
+        self.prefilling.clear()
+        self.deferred.clear()
+        self.steps = self.batch_sum = self.evicted = 0
+        self.allocation_failed = self.preempted_in_step = False
+        self.head = (0, "")
+
+    def forget(self, request_id: str) -> Scheduled | None:
+        self.prefilling.pop(request_id, None)
+        self.deferred.pop(request_id, None)
+        return self.requests.pop(request_id, None)
+
+
+ENGINE = Engine()
+os.register_at_fork(after_in_child=ENGINE.reset)

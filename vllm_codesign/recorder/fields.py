@@ -1,0 +1,192 @@
+"""What the numbers of each kind of record are called, for `codesign dump`.
+
+The same as the docstrings beside the kinds in `layout`, as data: name, place, meaning. A
+place is a slot of the record (`t0`, `t1`, `a`, `b`, `c`, `s`) or some of its bits: `a>>32`
+without the lowest 32, `a&32` the lowest 32 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import NamedTuple
+
+from vllm_codesign.recorder.layout import Kind
+from vllm_codesign.recorder.reader import Record
+
+
+class As(Enum):
+    """How a number is to be read."""
+
+    COUNT = auto()
+    TIME = auto()  # of the host's monotonic clock, in nanoseconds; 0 for never
+    LENGTH = auto()  # nanoseconds
+    ID = auto()  # 64 bits, hexadecimal
+    DOUBLE = auto()  # bits of a double; -1 for none
+    FLAG = auto()
+    ROUTE = auto()  # number in layout.ROUTES
+    LEVEL = auto()
+    ENDING = auto()
+    JOB = auto()
+    CALL = auto()
+    REASON = auto()  # number in layout.REASON_NUMBERS, plus one; 0 for none
+    FINISH = auto()  # vllm.v1.engine.FinishReason, plus one; 0 for none
+    FIELD = auto()
+
+
+class Part(NamedTuple):
+    """One number of a record."""
+
+    name: str
+    place: str
+    meaning: As = As.COUNT
+
+    def of(self, record: Record) -> int:
+        """This number of `record`."""
+        slot, shift, rest = self.place.partition(">>")
+        if shift:
+            return int(getattr(record, slot)) >> int(rest)
+        slot, mask, rest = self.place.partition("&")
+        value = int(getattr(record, slot))
+        return value & (1 << int(rest)) - 1 if mask else value
+
+
+def _p(*parts: tuple[str, str] | tuple[str, str, As]) -> tuple[Part, ...]:
+    return tuple(Part(*part) for part in parts)
+
+
+PARTS: Mapping[Kind, tuple[Part, ...]] = {
+    Kind.VOID: (),
+    Kind.ROOT_BEGIN: _p(
+        ("first_byte", "t0", As.TIME),
+        ("entered", "t1", As.TIME),
+        ("route", "s", As.ROUTE),
+        ("level", "c", As.LEVEL),
+        ("announced_bytes", "a"),
+    ),
+    Kind.ROOT_PARENT: _p(
+        ("trace_high", "t0", As.ID),
+        ("trace_low", "t1", As.ID),
+        ("span", "a", As.ID),
+        ("parent", "b", As.ID),
+        ("trace_flags", "c"),
+        ("from_caller", "s", As.FLAG),
+    ),
+    Kind.ROOT_RECEIVED: _p(
+        ("last_byte", "t0", As.TIME), ("endpoint", "t1", As.TIME), ("body_bytes", "a")
+    ),
+    Kind.ROOT_PARAMS: _p(
+        ("max_tokens", "t0"),
+        ("n", "t1"),
+        ("temperature", "a", As.DOUBLE),
+        ("top_p", "b", As.DOUBLE),
+        ("stream", "s", As.FLAG),
+    ),
+    Kind.ROOT_STREAM: _p(
+        ("headers", "t0", As.TIME),
+        ("last_byte", "t1", As.TIME),
+        ("in_send", "a", As.LENGTH),
+        ("bytes", "b"),
+        ("sends", "c"),
+    ),
+    Kind.ROOT_END: _p(
+        ("end", "t0", As.TIME),
+        ("first_chunk", "t1", As.TIME),
+        ("status", "a"),
+        ("first_send", "b", As.LENGTH),
+        ("ending", "s", As.ENDING),
+    ),
+    Kind.JOB: _p(
+        ("queued", "t0", As.TIME),
+        ("begins", "t1", As.TIME),
+        ("ends", "a", As.TIME),
+        ("job", "s", As.JOB),
+        ("tokens", "b"),
+        ("pool_size", "c>>16"),
+        ("jobs_ahead", "c&16"),
+    ),
+    Kind.JOB_BATCH: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME), ("prompts", "a")),
+    Kind.RESUMED: _p(("rendered", "t0", As.TIME), ("tokenized", "t1", As.TIME)),
+    Kind.TAKEN: _p(("taken", "t0", As.TIME)),
+    Kind.REQ: _p(
+        ("dispatched", "t0", As.TIME),
+        ("registered", "t1", As.TIME),
+        ("root", "a", As.ID),
+        ("process_inputs", "b", As.LENGTH),
+        ("index", "s"),
+        ("prompt_tokens", "c"),
+    ),
+    Kind.REQ_SEND: _p(("begins", "t0", As.TIME), ("sent", "t1", As.TIME)),
+    Kind.REQ_OUT: _p(
+        ("first_token", "t0", As.TIME),
+        ("last_token", "t1", As.TIME),
+        ("outputs", "a"),
+        ("tokens", "b"),
+        ("finish", "s", As.FINISH),
+    ),
+    Kind.REQ_RETURN: _p(
+        ("decoded", "t0", As.TIME),
+        ("taken_up", "t1", As.TIME),
+        ("processed", "a", As.TIME),
+        ("returns", "b", As.LENGTH),
+        ("outputs", "c"),
+    ),
+    Kind.REQ_DETOKENIZE: _p(
+        ("first_call", "t0", As.TIME),
+        ("last_end", "t1", As.TIME),
+        ("inside", "a", As.LENGTH),
+        ("first_length", "b", As.LENGTH),
+        ("calls", "c"),
+    ),
+    Kind.REQ_FAILED: _p(("failed", "t0", As.TIME)),
+    Kind.ENG_PREPROCESS: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME)),
+    Kind.ENG_QUEUED: _p(
+        ("queued", "t0", As.TIME), ("prompt_tokens", "a"), ("waiting", "b"), ("running", "c")
+    ),
+    Kind.ENG_SCHEDULED: _p(
+        ("schedule", "t0", As.TIME),
+        ("scheduled", "t1", As.TIME),
+        ("tokens_hit_hbm", "a"),
+        ("tokens_hit_external", "b"),
+        ("resumed", "s", As.FLAG),
+    ),
+    Kind.ENG_LOOKUP: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("tokens_asked", "a>>32"),
+        ("tokens_hit", "a&32"),
+        ("all_tries", "b", As.LENGTH),
+        ("tries", "c"),
+    ),
+    Kind.ENG_ALLOCATE: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("blocks", "a>>32"),
+        ("evicted", "a&32"),
+        ("all_tries", "b", As.LENGTH),
+        ("tries", "c"),
+    ),
+    Kind.ENG_PREEMPTED: _p(("preempted", "t0", As.TIME), ("tokens_lost", "a")),
+    Kind.ENG_FINISHED: _p(
+        ("freed", "t0", As.TIME),
+        ("prefill_chunks", "t1"),
+        ("decode_steps", "a"),
+        ("batch_sum", "b"),
+        ("preemptions", "c"),
+        ("finish", "s", As.FINISH),
+    ),
+    Kind.ENG_DECODE_KV: _p(
+        ("inside", "t0", As.LENGTH), ("calls", "t1"), ("blocks", "a"), ("evicted", "b")
+    ),
+    Kind.ENG_HEAD: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
+    Kind.ENG_DEFERRED: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
+    Kind.WORKER_CALL: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("call", "s", As.CALL),
+        ("tokens", "a"),
+        ("requests", "b"),
+    ),
+    Kind.TEXT: _p(("field", "s", As.FIELD), ("piece", "c>>16"), ("pieces", "c&16")),
+    Kind.ITL: _p(("piece", "c>>8"), ("intervals", "c&8")),
+}

@@ -1,0 +1,199 @@
+"""The record format: what every byte of a ring means.
+
+A ring is one file: a header page, then `capacity` slots of 64 bytes. Slot `n % capacity`
+holds record number `n`; a record carries its own number plus one at both ends, head first
+and tail last in the order of writing, so that a reader in another process can tell a whole
+record from one that is being written or overwritten. Zero means never written.
+
+Two shapes share those 64 bytes:
+
+    number  head  kind  s    c    key  t0  t1  a  b        tail
+    text    head  kind  s    c    key  32 bytes of payload  tail
+
+`s` (16 bits) and `c` (32 bits) are small numbers, `key` is a 64-bit id, the rest are signed
+64-bit integers. What they mean for each kind is said beside the kind, and `codesign dump`
+prints records by these names.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+MAGIC = b"CDSNRING"
+VERSION = 1
+HEADER_BYTES = 4096
+RECORD_BYTES = 64
+TEXT_BYTES = 32
+
+RECORD = struct.Struct("<QHHIQqqqqQ")
+TEXT = struct.Struct("<QHHIQ32sQ")
+assert RECORD.size == TEXT.size == RECORD_BYTES
+
+# Header fields: offset, all unsigned 64-bit unless said otherwise.
+H_MAGIC = 0  # 8 bytes
+H_VERSION = 8
+H_CAPACITY = 16
+H_PID = 24
+H_START_TICKS = 32  # field 22 of /proc/PID/stat: tells a reused pid from ours
+H_CREATED_NS = 40  # monotonic
+H_READ = 128  # written by the reader: records consumed; a cache line of its own
+H_COPIED = 144  # written by the reader: records copied out, though perhaps not yet dealt with
+H_LOST = 136  # written by the reader: records that it never got
+H_ERRORS = 192  # written by the producer: exceptions swallowed in hooks
+H_DROPS = 1024  # written by the producer: one count per kind
+H_PASSED = 3072  # written by the reader: one 32-bit count per kind, beside those of H_DROPS
+
+MAX_KINDS = 256
+
+
+class Kind(IntEnum):
+    """What a record says. Numbers are part of the format: never reused."""
+
+    VOID = 0
+    """Its numbers did not fit: the slot is filled all the same, and says nothing"""
+
+    # API server; key = root key unless said otherwise
+    ROOT_BEGIN = 1
+    """t0 first byte in; t1 application entered; s route number; c level; a body bytes announced"""
+    ROOT_PARENT = 2
+    """t0, t1 trace id (high, low half); a our root span id; b caller's span id; c trace flags;
+    s 1 if the caller sent a traceparent"""
+    ROOT_RECEIVED = 3
+    """t0 last byte of the body in; t1 route's function entered (0: never); a body bytes"""
+    ROOT_PARAMS = 4
+    """t0 max tokens (-1 none); t1 n; a temperature, b top_p (bits of a double; -1 none);
+    s bit 0: stream"""
+    ROOT_STREAM = 5
+    """t0 headers handed over; t1 last byte handed over; a time in send; b bytes; c calls"""
+    ROOT_END = 6
+    """t0 end; t1 first chunk of the body handed over (0: none); a status (0: none sent);
+    b length of the first send; s ending (Ending)"""
+    JOB = 7
+    """A job of the renderer pool. s Job; t0 queued; t1 begins; a ends; b tokens;
+    c pool size << 16 | jobs ahead"""
+    JOB_BATCH = 8
+    """Follows a JOB whose prompt was encoded with others: t0 begins; t1 ends; a prompts"""
+
+    RESUMED = 9
+    """The request's coroutine runs again: t0 after its template was rendered (or at the start of
+    tokenization where there is none); t1 after all its prompts were encoded"""
+    TAKEN = 10
+    """t0 the request's coroutine has taken up its last engine output"""
+
+    # API server; key = engine request key
+    REQ = 16
+    """t0 handed to the engine client; t1 registered with the output processor; a root key
+    (0: none); b time in process_inputs; s index; c prompt tokens"""
+    REQ_SEND = 17
+    """t0 encoding begins; t1 handed to the socket"""
+    REQ_OUT = 18
+    """t0 first token's stamp; t1 last token's stamp; a outputs; b tokens;
+    s finish reason + 1 (0: none)"""
+    REQ_RETURN = 19
+    """Last output: t0 decoded; t1 taken up; a processed; b sum over all outputs, stamp to
+    processed; c outputs"""
+    REQ_DETOKENIZE = 20
+    """t0 first call; t1 end of the last; a time inside; b length of the first; c calls"""
+    REQ_FAILED = 21
+    """t0 when an error was passed to the request"""
+
+    # EngineCore; key = engine request key
+    ENG_PREPROCESS = 32
+    """t0, t1 the call in the input thread"""
+    ENG_QUEUED = 33
+    """t0 in the waiting queue; a prompt tokens; b waiting; c running"""
+    ENG_SCHEDULED = 34
+    """t0 entry of the schedule() call that admits it; t1 its return; a tokens hit in HBM;
+    b tokens hit externally; s 1 when resumed after a preemption"""
+    ENG_LOOKUP = 35
+    """Lookup of the admitting step: t0, t1; a asked << 32 | hit; b time in all tries; c tries"""
+    ENG_ALLOCATE = 36
+    """Allocation of the admitting step: t0, t1; a blocks << 32 | evicted; b time in all tries;
+    c tries"""
+    ENG_PREEMPTED = 37
+    """t0 when; a computed tokens thrown away"""
+    ENG_FINISHED = 38
+    """t0 freed by the scheduler; t1 prefill chunks; a decode steps; b sum of the batch sizes of
+    those steps; s finish reason + 1; c preemptions"""
+    ENG_DECODE_KV = 39
+    """Allocations after admission: t0 time inside; t1 calls; a blocks; b evicted"""
+    ENG_HEAD = 40
+    """Why the head of the waiting queue waits, from t0 on: s QueueReason number (0: queue empty);
+    key = its key"""
+    ENG_DEFERRED = 41
+    """Why this request is passed over, from t0 on: s QueueReason number (0: no longer)"""
+
+    # Worker
+    WORKER_CALL = 64
+    """t0, t1 one call; s WorkerCall; key = rank; a tokens scheduled; b requests"""
+
+    # text records; s Field, c index << 16 | number of pieces
+    TEXT = 128
+    """A string in UTF-8, in pieces of 32 bytes padded with zeros"""
+    ITL = 129
+    """Inter-token times: eight unsigned 32-bit microseconds a piece; c index << 8 | how many"""
+
+
+class Field(IntEnum):
+    """Which string a TEXT record carries."""
+
+    REQUEST_ID = 1
+    MODEL = 2
+    SESSION_ID = 3
+    ERROR_TYPE = 4
+    TRACE_STATE = 5
+
+
+class Job(IntEnum):
+    """What a job of the renderer pool does."""
+
+    TEMPLATE = 1
+    TOKENIZE = 2
+
+
+class Ending(IntEnum):
+    """How the application's side of an HTTP request ended (bits)."""
+
+    COMPLETE = 1  # the last byte of the response was handed over
+    DISCONNECTED = 2  # the client went away before that
+    RAISED = 4  # the application raised
+
+
+class WorkerCall(IntEnum):
+    """Which call of a worker a WORKER_CALL stands for."""
+
+    EXECUTE = 1
+    SAMPLE = 2
+
+
+TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL))
+
+# One number per queue reason, in the order of semconv.QueueReason; 0 means none.
+REASON_NUMBERS = (
+    "no_free_blocks",
+    "no_slot",
+    "token_budget",
+    "behind_head",
+    "kv_load",
+    "kv_lookup",
+    "grammar",
+    "lora_limit",
+    "encoder_budget",
+    "paused",
+    "preemption",
+    "other",
+)
+
+ROUTES: tuple[tuple[str, str], ...] = (
+    # (path, gen_ai.operation.name); a record carries the index
+    ("/v1/chat/completions", "chat"),
+    ("/v1/completions", "text_completion"),
+    ("/v1/responses", "chat"),
+    ("/v1/messages", "chat"),
+    ("/v1/chat/completions/batch", "chat"),
+    ("/inference/v1/generate", "generate_content"),
+    ("/invocations", "generate_content"),
+    ("/cohere/v2/chat", "chat"),
+    ("/generate", "generate_content"),
+)

@@ -1,0 +1,96 @@
+"""Puts an overview into one HTML file: opens from disk, asks nobody for anything."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from vllm_codesign import __version__
+from vllm_codesign.analysis import client, finding, server, stats, tables
+from vllm_codesign.analysis.overview import Overview
+from vllm_codesign.analysis.stats import Stat
+from vllm_codesign.report import charts
+
+
+def render(view: Overview) -> str:
+    """The whole page. Everything from the capture is escaped; scripts get it as JSON."""
+    environment = Environment(
+        loader=PackageLoader("vllm_codesign.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scenarios = [_scenario(index, s) for index, s in enumerate(view.tables.scenarios)]
+    figures: dict[str, Any] = {
+        request["chart"]: charts.waterfall(request["trace"])
+        for scenario in scenarios
+        for request in scenario["slowest"]
+    }
+    if (bars := charts.phases(view.tables.scenarios)) is not None:
+        figures["phases"] = bars
+    return environment.get_template("report.html.j2").render(
+        view=view,
+        run=view.run,
+        scenarios=scenarios,
+        figures=figures,
+        legend=charts.legend(view.tables.scenarios),
+        plotly=get_plotlyjs(),
+        view_name=tables.VIEW,
+        method=stats.METHOD,
+        version=__version__,
+        started=_utc(view.run.started_ns) if view.run else None,
+        finished=_utc(view.run.finished_ns) if view.run and view.run.finished_ns else None,
+    )
+
+
+def _utc(unix_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_ns // 1_000_000_000))
+
+
+def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:
+    total = scenario.server["total"]
+    return {
+        "name": scenario.name,
+        "outcomes": scenario.outcomes,
+        "traces": sum(scenario.outcomes.values()),
+        "client_rows": scenario.client_rows,
+        "client_errors": scenario.client_errors,
+        "errors": sum(scenario.client_errors.values()),
+        "untraced": scenario.untraced,
+        "client": [_row(c.label, c.brief, scenario.client[c.key]) for c in client.COLUMNS],
+        "server": [
+            {
+                **_row(p.label, p.brief, scenario.server[p.key]),
+                "side": p.side,
+                "colour": charts.COLOURS.get(p.key),
+                "share": _share(scenario.server[p.key], total),
+            }
+            for p in server.PHASES
+        ],
+        "slowest": [
+            {
+                "chart": f"waterfall-{index}-{place}",
+                "trace": trace,
+                "trace_id": f"{trace.trace_id:032x}",
+                "name": trace.root.name,
+                "duration": finding.ms(trace.root.duration_ns / 1e6),
+                "outcome": server.outcome(trace),
+            }
+            for place, trace in enumerate(scenario.slowest)
+        ],
+    }
+
+
+def _row(label: str, brief: str, stat: Stat | None) -> dict[str, Any]:
+    cells = ["–"] * 3
+    if stat is not None:
+        cells = [finding.number(value) for value in (stat.mean, stat.p50, stat.p95)]
+    return {"label": label, "brief": brief, "cells": cells, "n": stat.n if stat else 0}
+
+
+def _share(stat: Stat | None, total: Stat | None) -> float | None:
+    return 100 * stat.mean / total.mean if stat and total and total.mean else None

@@ -1,0 +1,1 @@
+"""The local store: Parquet segments written by the exporter, read with DuckDB."""

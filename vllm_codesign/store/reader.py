@@ -1,0 +1,201 @@
+"""Reads a capture with DuckDB: as a table for SQL, as request traces for analysis.
+
+Segments appear under their final name and never change, so the list of files taken at the
+start is a consistent view while a server goes on writing. A segment that cannot be read is
+named and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vllm_codesign import semconv
+from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.trace import RequestTrace, Span
+from vllm_codesign.store import schema
+from vllm_codesign.store.capture import Capture
+
+_ROWS = 2_048
+_MEMORY = "1GB"
+"""Of DuckDB; a larger sort spills to the disk."""
+
+
+@dataclass
+class Reading:
+    """What a reader met that a report has to say."""
+
+    unreadable: list[str] = field(default_factory=list)
+    """One line for each segment that was left out."""
+    rootless_spans: int = 0
+    """Spans whose request is not there: still open, or its record lost."""
+
+
+def connect(capture: Capture, reading: Reading | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the views `otel_traces` and `series` over the segments now there.
+
+    Sorting spills to a temporary folder beyond 1 GB. Unreadable segments are left out and
+    named in `reading`.
+    """
+    reading = Reading() if reading is None else reading
+    connection = _database()
+    for view, folder, columns in (
+        ("otel_traces", capture.traces, schema.TRACES),
+        ("series", capture.series, schema.SERIES),
+    ):
+        files = _readable(folder, columns, reading)
+        _create_view(connection, view, files, columns)
+    return connection
+
+
+def _database() -> duckdb.DuckDBPyConnection:
+    # By itself DuckDB spills into the current folder.
+    spill = Path(tempfile.gettempdir()) / f"codesign-duckdb-{os.getpid()}"
+    return duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)})
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, view: str, files: list[Path], columns: pa.Schema
+) -> None:
+    if not files:
+        connection.register(f"_{view}_empty", columns.empty_table())
+        connection.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM _{view}_empty")
+        return
+    names = ", ".join(_quoted(str(path)) for path in files)
+    selected = ", ".join(f'"{name}"' for name in columns.names)
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {view} AS SELECT {selected} FROM read_parquet([{names}])"
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.parquet"))
+
+
+def _readable(folder: Path, columns: pa.Schema, reading: Reading) -> list[Path]:
+    """Segments whose footer is whole and whose columns are ours."""
+    files = []
+    for path in _segments(folder):
+        try:
+            found = pq.read_schema(path)
+        except FileNotFoundError:
+            continue  # retention took it since the listing
+        except (OSError, pa.ArrowException) as error:
+            _leave_out(path, error, reading)
+            continue
+        if set(columns.names) <= set(found.names):
+            files.append(path)
+        else:
+            _leave_out(path, "its columns are not those of this version", reading)
+    return files
+
+
+def _leave_out(path: Path, cause: object, reading: Reading) -> None:
+    reading.unreadable.append(f"{path} left out: {str(cause).splitlines()[0]}")
+
+
+def _damaged(files: list[Path], reading: Reading) -> set[Path]:
+    """Those of `files` that cannot be read to the end; slow, for when a query has failed."""
+    bad = set()
+    for path in files:
+        try:
+            segment = pq.ParquetFile(path, page_checksum_verification=True)
+            for _ in segment.iter_batches(_ROWS):
+                pass
+        except FileNotFoundError:
+            bad.add(path)
+        except (OSError, pa.ArrowException) as error:
+            bad.add(path)
+            _leave_out(path, error, reading)
+    return bad
+
+
+def read_traces(capture: Capture, reading: Reading | None = None) -> Iterator[RequestTrace]:
+    """Every request trace of the capture, in order of trace id.
+
+    One trace is in memory at a time. Where a caller sent several requests under one trace
+    id, each is a `RequestTrace` of its own. Children are in order of their start.
+    """
+    reading = Reading() if reading is None else reading
+    for _, spans in groupby(_sorted_spans(capture, reading), key=lambda span: span.trace_id):
+        yield from _requests(list(spans), reading)
+
+
+def _sorted_spans(capture: Capture, reading: Reading) -> Iterator[Span]:
+    files = _readable(capture.traces, schema.TRACES, reading)
+    while files:
+        with _database() as connection:
+            _create_view(connection, "otel_traces", files, schema.TRACES)
+            query = 'SELECT * FROM otel_traces ORDER BY "TraceId", "Timestamp", "SpanId"'
+            try:
+                # Sorting reads all files before the first row comes out, so a damaged one
+                # is met here, and nothing has been handed out yet.
+                batches = _batches(connection, query)
+                first = next(batches, None)
+            except (duckdb.Error, OSError, pa.ArrowException) as error:
+                bad = _damaged(files, reading)
+                if not bad:
+                    raise CodesignError(f"cannot read {capture.path}: {error}") from error
+                files = [path for path in files if path not in bad]
+                continue
+            if first is not None:
+                yield from schema.spans_of(first)
+            for batch in batches:
+                yield from schema.spans_of(batch)
+            return
+
+
+def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Any]:
+    relation = connection.sql(query)
+    # Newer versions of DuckDB have renamed it.
+    name = "to_arrow_reader" if hasattr(relation, "to_arrow_reader") else "fetch_arrow_reader"
+    return iter(getattr(relation, name)(_ROWS))
+
+
+def _is_root(span: Span, by_id: dict[int, Span]) -> bool:
+    """Whether `span` stands for one whole request; its own parent is the caller's, if any."""
+    if span.kind == "server":
+        return True
+    return span.name == semconv.ENGINE_REQUEST.name and span.parent_id not in by_id
+
+
+def _requests(spans: list[Span], reading: Reading) -> Iterator[RequestTrace]:
+    # By id: an exporter that was killed and restarted may have written a span twice.
+    by_id = {span.span_id: span for span in spans}
+    children: dict[int, list[Span]] = {
+        span.span_id: [] for span in by_id.values() if _is_root(span, by_id)
+    }
+    for span in by_id.values():
+        if span.span_id in children:
+            continue
+        root = _root_of(span, by_id)
+        if root:
+            children[root].append(span)
+        elif span.name in semconv.SPAN_BY_NAME:
+            reading.rootless_spans += 1
+    for root, below in children.items():
+        yield RequestTrace(by_id[root], tuple(below))
+
+
+def _root_of(span: Span, by_id: dict[int, Span]) -> int:
+    """Id of the topmost request above `span`, 0 if there is none in this trace."""
+    seen: set[int] = set()
+    while not _is_root(span, by_id):
+        if span.span_id in seen or span.parent_id not in by_id:
+            return 0
+        seen.add(span.span_id)
+        span = by_id[span.parent_id]
+    return span.span_id
