@@ -12,7 +12,7 @@ import pytest
 from tests.support.checks import check_nesting, coverage
 from tests.support.mixed_load import text
 from tests.support.one_request import Answer, exchange, post
-from tests.support.serving import Serving, Traces, wait_until
+from tests.support.serving import Serving, Traces, wait_until, wait_until_closed
 from vllm_codesign import semconv as S
 
 pytestmark = pytest.mark.vllm
@@ -107,7 +107,7 @@ def test_background_work_is_told_in_a_linked_trace(run: Run) -> None:
 
 
 def test_background_work_is_not_left_open(run: Run, serving: Serving) -> None:
-    wait_until(lambda: serving.session.open_requests == 0, 10, "open requests in the exporter")
+    wait_until_closed(serving.session)
 
 
 def test_a_stop_string_ends_the_trace_with_the_response(run: Run) -> None:

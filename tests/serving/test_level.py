@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.checks import check_endings, check_engine_spans, check_nesting
 from tests.support.mixed_load import Sent, make_requests, send_all
-from tests.support.serving import Serving, Traces, wait_until
+from tests.support.serving import Serving, Traces, wait_until_closed
 from vllm_codesign import semconv as S
 
 pytestmark = pytest.mark.vllm
@@ -75,7 +75,7 @@ def test_switching_under_load_leaves_nothing_open_and_nothing_untrue(serving: Se
         switching.join()
     session.level = 2
     assert all(r.status == 200 for r in requests)
-    wait_until(lambda: session.open_requests == 0, 10, "open requests in the exporter")
+    wait_until_closed(session)
     traces, traced = _stored(serving, requests)
     assert 0 < len(traced) < len(requests), f"{len(traced)} of {len(requests)} traced"
     check_endings(traced, traces)

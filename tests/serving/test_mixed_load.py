@@ -11,7 +11,7 @@ from tests.support.checks import (
     check_nesting,
 )
 from tests.support.mixed_load import Sent
-from tests.support.serving import Serving, Traces, wait_until
+from tests.support.serving import Serving, Traces, wait_until, wait_until_closed
 from vllm_codesign import semconv as S
 
 pytestmark = pytest.mark.vllm
@@ -57,7 +57,7 @@ def test_what_outlives_a_response_is_linked_and_closed(mixed: Mixed) -> None:
 
 
 def test_nothing_is_left_open_or_lost(mixed: Mixed, serving: Serving) -> None:
-    wait_until(lambda: serving.session.open_requests == 0, 10, "open requests in the exporter")
+    wait_until_closed(serving.session)
     wait_until(
         lambda: serving.capture.load().counters.get("requests", 0) >= len(mixed[0]),
         30,

@@ -17,7 +17,15 @@ from tests.support.checks import (
     check_nesting,
 )
 from tests.support.mixed_load import Sent, make_requests, send_all
-from tests.support.serving import SHM, Traces, processes_under, read_all, serve, wait_until
+from tests.support.serving import (
+    SHM,
+    Traces,
+    processes_under,
+    read_all,
+    serve,
+    wait_until,
+    wait_until_closed,
+)
 from vllm_codesign import semconv as S
 from vllm_codesign.recorder.session import MAX_TOTAL_BYTES
 from vllm_codesign.store.capture import RunInfo
@@ -80,7 +88,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         requests = make_requests(serving.model, MIXED_REQUESTS)
         asyncio.run(send_all(serving.url, requests))
         serving.traces([r.trace_id for r in requests])
-        wait_until(lambda: session.open_requests == 0, 10, "open requests in the exporter")
+        wait_until_closed(session)
         wait_until(
             lambda: serving.capture.load().counters.get("requests", 0) >= len(requests),
             30,

@@ -28,6 +28,8 @@ class Sent:
     abort_after_s: float | None = None
     status: int | None = None
     wall_ns: int = 0
+    left_at_ns: int = 0
+    """Wall clock when the client hung up; 0 where it had the whole response."""
     headers_ns: int = 0
     chunks: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
@@ -221,4 +223,5 @@ async def _send(session: aiohttp.ClientSession, request: Sent) -> None:
     except TimeoutError:
         if request.abort_after_s is None:
             raise
+        request.left_at_ns = time.time_ns()
     request.wall_ns = time.monotonic_ns() - start

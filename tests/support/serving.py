@@ -153,6 +153,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> fl
     return time.monotonic() - start
 
 
+def wait_until_closed(session: Session) -> None:
+    """Until no request is open in the exporter, nor waits in a segment that is."""
+    wait_until(lambda: session.open_requests == 0, SEGMENT_S, "open requests in the exporter")
+
+
 def processes_under(pid: int) -> list[int]:
     """`pid` and all its descendants."""
     children: dict[int, list[int]] = {}
