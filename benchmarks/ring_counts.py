@@ -14,7 +14,6 @@ from vllm_codesign.recorder.reader import Record, decode
 from vllm_codesign.recorder.session import Session
 
 _CAPACITY = struct.Struct("<Q")
-_EXECUTE = int(L.WorkerCall.EXECUTE)
 
 
 def read_ring(path: Path) -> dict[int, Record]:
@@ -76,9 +75,9 @@ class Tally:
                     self.allocate_calls += record.c
                 case L.Kind.ENG_DECODE_KV:
                     self.allocate_calls += record.t1
-                case L.Kind.WORKER_CALL if record.s == _EXECUTE and record.a:
+                case L.Kind.WORKER_EXECUTE if record.c:
                     self.steps += 1
-                    self.scheduled += record.b
+                    self.tokens += record.c
                     if last is not None:
                         self.step_ns.append(record.t0 - last)
                     last = record.t0

@@ -27,21 +27,33 @@ most {semconv.MAX_EVENTS} events.
 span tells of; the table shows it with the default, `{semconv.DEFAULT_SERVICE_NAME}`.
 """
 
+_STEPS = f"""\
+## Steps
+
+At level `step` there is one trace for each engine step as well. Its root,
+`{semconv.STEP.name}`, has a link to the root span of every request in the step; `prefill` and
+`decode` say which steps served them. Spans of the workers come once for each rank.
+"""
+
 
 def page() -> str:
     """The whole text of docs/spans.md."""
-    parts = [_INTRODUCTION, "## Spans\n", *_overview(), ""]
+    parts = [_INTRODUCTION, "## Spans\n", *_overview(semconv.SPANS), ""]
     for span in semconv.SPANS:
         parts += [*_section(span), ""]
+    parts += [_STEPS, *_overview(semconv.STEP_SPANS), ""]
+    for span in semconv.STEP_SPANS:
+        parts += [*_section(span), ""]
+    parts += ["On a link:", "", *_table(semconv.STEP_LINK), ""]
     parts += [*_event(), "", *_outcomes()]
     return "\n".join(parts) + "\n"
 
 
-def _overview() -> list[str]:
+def _overview(spans: tuple[SpanKind, ...]) -> list[str]:
     rows = [
         f"| {_code(span.name)} | {_code(semconv.DEFAULT_SERVICE_NAME + span.service)} "
         f"| {_cell(span.starts)} | {_cell(span.ends)} |"
-        for span in semconv.SPANS
+        for span in spans
     ]
     return ["| span | service | from | to |", "|---|---|---|---|", *rows]
 
@@ -70,6 +82,7 @@ def _event() -> list[str]:
 
 def _outcomes() -> list[str]:
     outcomes = ", ".join(_code(outcome.value) for outcome in semconv.Outcome)
+    parts = ", ".join(_code(part.value) for part in semconv.Part)
     reasons = ", ".join(_code(reason.value) for reason in semconv.QueueReason)
     return [
         "## Values",
@@ -77,6 +90,8 @@ def _outcomes() -> list[str]:
         f"{_code(semconv.OUTCOME.key)}: {outcomes}.",
         "",
         f"{_code(semconv.QUEUE_REASON.key)}: {reasons}.",
+        "",
+        f"Parts of a request's wall time, in the order of precedence: {parts}.",
     ]
 
 

@@ -47,6 +47,68 @@ class QueueReason(StrEnum):
     OTHER = "other"
 
 
+class Part(StrEnum):
+    """What a request's wall time is made of; every instant belongs to exactly one.
+
+    In the order of precedence: where several apply at an instant, the first one has it.
+    `docs/accounting.md` defines each.
+    """
+
+    DEVICE_PREFILL = "device.prefill"
+    DEVICE_DECODE = "device.decode"
+    KV_LOAD = "kv.load"
+    GAP_PREPARE = "device.gap.prepare"
+    GAP_SCHEDULE = "device.gap.schedule"
+    GAP_UPDATE = "device.gap.update"
+    GAP_IPC = "device.gap.ipc"
+    GAP_OUTPUT = "device.gap.output"
+    GAP_OTHER = "device.gap.other"
+    # These three stand for the device's and the queue's parts where no steps were recorded.
+    ENGINE_PREFILL = "engine.prefill"
+    ENGINE_DECODE = "engine.decode"
+    ENGINE_QUEUE = "engine.queue"
+    QUEUE_CAPACITY = "queue.capacity"
+    QUEUE_HOST = "queue.host"
+    IPC = "ipc"
+    FRONTEND_CPU = "frontend.cpu"
+    FRONTEND_WAIT = "frontend.wait"
+    UNATTRIBUTED = "unattributed"
+
+
+HOST_PARTS = frozenset(
+    (
+        Part.GAP_PREPARE,
+        Part.GAP_SCHEDULE,
+        Part.GAP_UPDATE,
+        Part.GAP_IPC,
+        Part.GAP_OUTPUT,
+        Part.GAP_OTHER,
+        Part.QUEUE_HOST,
+        Part.IPC,
+        Part.FRONTEND_CPU,
+        Part.FRONTEND_WAIT,
+    )
+)
+"""The parts that are exposed host time."""
+
+AVOIDABLE_PARTS = HOST_PARTS | {Part.QUEUE_CAPACITY, Part.ENGINE_QUEUE, Part.KV_LOAD}
+"""What a `codesign.bottleneck` may be: all but the device's own work and what is not known."""
+
+
+class IdleCause(StrEnum):
+    """Why the device stood idle while there was work in the house (throughput view)."""
+
+    PREPARE = "prepare"
+    SCHEDULE = "schedule"
+    UPDATE = "update"
+    IPC = "ipc"
+    OUTPUT = "output"
+    OTHER = "other"
+    KV_LOAD = "kv_load"
+    FRONTEND = "frontend"
+    NO_WORK = "no_work"
+
+
 @dataclass(frozen=True, slots=True)
 class Attribute:
     """One attribute: its key, the type of its value, unit and meaning."""
@@ -120,6 +182,18 @@ BATCH_SIZE = Attribute("codesign.batch.size", "int", "Prompts encoded by one cal
 BATCH_DURATION = Attribute(
     "codesign.batch.duration_ns", "int", "Length of that call; this span is its share.", "ns"
 )
+RECEIVE_BODY = Attribute(
+    "codesign.receive.body_ns", "int", "Of it: until the last byte of the body was in.", "ns"
+)
+DISPATCH_REGISTER = Attribute(
+    "codesign.dispatch.register_ns",
+    "int",
+    "Of it: until the request was registered with the output processor.",
+    "ns",
+)
+DISPATCH_CLIENT = Attribute(
+    "codesign.dispatch.client_ns", "int", "Of it: until its encoding began.", "ns"
+)
 DISPATCH_PROCESS = Attribute(
     "codesign.dispatch.process_inputs_ns", "int", "Of it: validating, cloning parameters.", "ns"
 )
@@ -151,6 +225,72 @@ QUEUE_REASON_TIMES = tuple(
 )
 TRIES = Attribute("codesign.tries", "int", "Calls until the request was admitted.")
 TRIES_DURATION = Attribute("codesign.tries.duration_ns", "int", "Time in all those calls.", "ns")
+STEP_FIRST = Attribute("codesign.steps.first", "int", "Number of the first step it was in.")
+STEP_LAST = Attribute("codesign.steps.last", "int", "Number of the last step it was in.")
+STEP_COUNT = Attribute("codesign.steps.count", "int", "Steps it was in.")
+STEP_DEVICE = Attribute(
+    "codesign.device.duration_ns",
+    "int",
+    "Time in which the device worked on those steps, any rank.",
+    "ns",
+)
+STEP_NUMBER = Attribute("codesign.step.number", "int", "Steps of this EngineCore, from 1.")
+STEP_TOKENS = Attribute("codesign.step.tokens", "int", "Tokens computed in this step.")
+STEP_REQUESTS = Attribute("codesign.step.requests", "int", "Requests in this step.")
+STEP_MEMBERS_KNOWN = Attribute(
+    "codesign.step.members.known", "boolean", "False where records of its members were lost."
+)
+STEP_WAITING = Attribute("codesign.step.waiting", "int", "Requests left in the waiting queue.")
+STEP_RUNNING = Attribute("codesign.step.running", "int", "Requests admitted.")
+STEP_BLOCKED = Attribute(
+    "codesign.step.blocked_by", "string", "Why the head of the waiting queue was left there."
+)
+STEP_BEFORE = Attribute(
+    "codesign.step.before_ns",
+    "int",
+    "Since EngineCore last ended a `schedule()` or an `update_from_output()`.",
+    "ns",
+)
+STEP_WAITED = Attribute(
+    "codesign.step.waited_ns",
+    "int",
+    "Of it: EngineCore did nothing but wait for the result.",
+    "ns",
+)
+STEP_PREEMPTED = Attribute("codesign.step.preempted", "int", "Requests preempted in it.")
+STEP_DRAFTED = Attribute("codesign.step.tokens.drafted", "int", "Speculative tokens proposed.")
+STEP_ACCEPTED = Attribute("codesign.step.tokens.accepted", "int", "Speculative tokens accepted.")
+STEP_SKEW = Attribute(
+    "codesign.step.skew_ns", "int", "How much later the last rank's forward ended.", "ns"
+)
+STEP_PHASE = Attribute("codesign.step.phase", "string", "On a link: `prefill` or `decode`.")
+RANK = Attribute("codesign.worker.rank", "int", "Rank of the worker.")
+EXECUTE_END = Attribute(
+    "codesign.execute.end_ns", "int", "`execute_model()` returned, after the span's start.", "ns"
+)
+DEVICE_START = Attribute(
+    "codesign.device.start_ns", "int", "The device began, after the span's start.", "ns"
+)
+DEVICE_END = Attribute(
+    "codesign.device.end_ns", "int", "The device ended, after the span's start.", "ns"
+)
+DEVICE_FORWARD_START = Attribute(
+    "codesign.device.forward.start_ns", "int", "The forward alone, after the span's start.", "ns"
+)
+DEVICE_FORWARD_END = Attribute(
+    "codesign.device.forward.end_ns", "int", "The forward alone, after the span's start.", "ns"
+)
+DEVICE_DRAFT_START = Attribute(
+    "codesign.device.draft.start_ns", "int", "The drafter began, after the span's start.", "ns"
+)
+DEVICE_DRAFT_END = Attribute(
+    "codesign.device.draft.end_ns", "int", "The drafter ended, after the span's start.", "ns"
+)
+DEVICE_SOURCE = Attribute(
+    "codesign.device.source",
+    "string",
+    "`events`: time stamps of the device; `wall`: the host's time over the same stretch (CPU).",
+)
 KV_TOKENS_ASKED = Attribute("codesign.kv.tokens.asked", "int", "Prompt tokens looked up.")
 KV_TOKENS_HIT_HBM = Attribute(
     "codesign.kv.tokens.hit.hbm", "int", "Tokens found in the device's prefix cache."
@@ -218,6 +358,28 @@ STAGE = Attribute(
 LOSSY = Attribute(
     "codesign.lossy", "boolean", "Records of this server were lost while this request ran."
 )
+MONOTONIC = Attribute(
+    "codesign.monotonic_ns",
+    "int",
+    "The host's monotonic clock at this span's start: what times of different traces of one host "
+    "are compared by.",
+    "ns",
+)
+ENGINE_PID = Attribute("codesign.engine.pid", "int", "Process id of the EngineCore.")
+PART_TIMES = tuple(
+    Attribute(f"codesign.part.{part.value}_ns", "int", f"Wall time in {part.value}.", "ns")
+    for part in Part
+)
+HOST_EXPOSED = Attribute(
+    "codesign.host.exposed_ns", "int", "Host time that the request waited for.", "ns"
+)
+HOST_HIDDEN = Attribute(
+    "codesign.host.hidden_ns",
+    "int",
+    "Host work for this request while the device worked for it.",
+    "ns",
+)
+BOTTLENECK = Attribute("codesign.bottleneck", "string", "The largest part that can be avoided.")
 LINK_REASON = Attribute("codesign.link", "string", "Why two traces are linked.")
 
 EVENT_PREEMPTED = "codesign.preempted"
@@ -227,13 +389,14 @@ EVENT_TOKENS_LOST = Attribute(
 
 # --- spans --------------------------------------------------------------------------------
 _PER_ENGINE_REQUEST = (REQUEST_ID, REQUEST_INDEX)
+_STEPS = (ENGINE_PID, STEP_FIRST, STEP_LAST, STEP_COUNT, STEP_DEVICE)
 
 HTTP_RECEIVE = SpanKind(
     "http.receive",
     Service.API,
     "first byte in",
     "body parsed and validated, the route's function entered",
-    (HTTP_REQUEST_SIZE,),
+    (HTTP_REQUEST_SIZE, RECEIVE_BODY),
 )
 TEMPLATE_WAIT = SpanKind(
     "chat_template.wait",
@@ -280,6 +443,8 @@ ENGINE_DISPATCH = SpanKind(
     "in the scheduler's waiting queue",
     (
         *_PER_ENGINE_REQUEST,
+        DISPATCH_REGISTER,
+        DISPATCH_CLIENT,
         DISPATCH_PROCESS,
         DISPATCH_SERIALIZE,
         DISPATCH_TRANSIT,
@@ -292,7 +457,7 @@ ENGINE_QUEUE = SpanKind(
     Service.ENGINE,
     "in the scheduler's waiting queue",
     "entry of the `schedule()` call that admits it",
-    (*_PER_ENGINE_REQUEST, QUEUE_REASON, *QUEUE_REASON_TIMES),
+    (*_PER_ENGINE_REQUEST, ENGINE_PID, QUEUE_REASON, *QUEUE_REASON_TIMES),
 )
 KV_PREFIX_LOOKUP = SpanKind(
     "kv.prefix_lookup",
@@ -315,6 +480,7 @@ PREFILL = SpanKind(
     "first token: the time stamp on EngineCore's output",
     (
         *_PER_ENGINE_REQUEST,
+        *_STEPS,
         PREFILL_CHUNKS,
         PREFILL_COMPUTED,
         KV_TOKENS_HIT_HBM,
@@ -329,6 +495,7 @@ DECODE = SpanKind(
     "last token: the time stamp on EngineCore's last output",
     (
         *_PER_ENGINE_REQUEST,
+        *_STEPS,
         TOKENS,
         DECODE_STEPS,
         DECODE_BATCH_MEAN,
@@ -375,7 +542,7 @@ ENGINE_REQUEST = SpanKind(
     Service.ENGINE,
     "what the engine did for a request without an HTTP response, or after its end, begins",
     "the scheduler frees the request",
-    (*_PER_ENGINE_REQUEST, OUTCOME, RESPONSE_FINISH_REASONS, LINK_REASON, LOSSY),
+    (*_PER_ENGINE_REQUEST, OUTCOME, RESPONSE_FINISH_REASONS, LINK_REASON, LOSSY, MONOTONIC),
 )
 SERVER = SpanKind(
     "{method} {route}",
@@ -405,8 +572,85 @@ SERVER = SpanKind(
         LEVEL,
         STREAMING,
         LOSSY,
+        MONOTONIC,
+        HOST_EXPOSED,
+        HOST_HIDDEN,
+        BOTTLENECK,
+        *PART_TIMES,
     ),
 )
+
+# --- the step trace: one trace a step, its root linked to the requests in it ----------------
+STEP = SpanKind(
+    "engine.step",
+    Service.ENGINE,
+    "entry of `schedule()`",
+    "return of `update_from_output()`",
+    (
+        MONOTONIC,
+        ENGINE_PID,
+        STEP_NUMBER,
+        STEP_TOKENS,
+        STEP_REQUESTS,
+        STEP_MEMBERS_KNOWN,
+        STEP_WAITING,
+        STEP_RUNNING,
+        STEP_BLOCKED,
+        STEP_BEFORE,
+        STEP_PREEMPTED,
+        STEP_DRAFTED,
+        STEP_ACCEPTED,
+        STEP_SKEW,
+    ),
+)
+STEP_LINK = (REQUEST_ID, STEP_TOKENS, STEP_PHASE)
+"""Attributes of the links from `engine.step` to the requests in it."""
+SCHEDULE = SpanKind("schedule", Service.ENGINE, "entry of `schedule()`", "its return")
+STEP_ALLOCATE = SpanKind(
+    "kv.allocate",
+    Service.ENGINE,
+    "first block allocation of the step",
+    "end of the last one",
+    (CALLS, BUSY),
+    aggregate=True,
+)
+EXECUTE = SpanKind(
+    "execute",
+    Service.ENGINE,
+    "return of `schedule()`",
+    "the result is taken back",
+    (STEP_WAITED,),
+)
+WORKER_PREPARE = SpanKind(
+    "worker.prepare",
+    Service.WORKER,
+    "`execute_model()` is entered",
+    "the model's forward is called",
+    (RANK,),
+)
+WORKER_FORWARD = SpanKind(
+    "worker.forward",
+    Service.WORKER,
+    "the model's forward is called",
+    "its return (on a GPU: all of it is launched)",
+    (
+        RANK,
+        EXECUTE_END,
+        DEVICE_SOURCE,
+        DEVICE_START,
+        DEVICE_END,
+        DEVICE_FORWARD_START,
+        DEVICE_FORWARD_END,
+    ),
+)
+WORKER_SAMPLE = SpanKind(
+    "worker.sample",
+    Service.WORKER,
+    "`sample_tokens()` is entered",
+    "its return",
+    (RANK, DEVICE_SOURCE, DEVICE_START, DEVICE_END, DEVICE_DRAFT_START, DEVICE_DRAFT_END),
+)
+UPDATE = SpanKind("update", Service.ENGINE, "entry of `update_from_output()`", "its return")
 
 SPANS: tuple[SpanKind, ...] = (
     SERVER,
@@ -427,6 +671,16 @@ SPANS: tuple[SpanKind, ...] = (
     DETOKENIZE,
     STREAM_SEND,
     ENGINE_REQUEST,
+)
+STEP_SPANS: tuple[SpanKind, ...] = (
+    STEP,
+    SCHEDULE,
+    STEP_ALLOCATE,
+    EXECUTE,
+    WORKER_PREPARE,
+    WORKER_FORWARD,
+    WORKER_SAMPLE,
+    UPDATE,
 )
 SPAN_BY_NAME = {span.name: span for span in SPANS}
 

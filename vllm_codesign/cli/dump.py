@@ -19,11 +19,11 @@ from vllm_codesign.recorder.fields import PARTS, As, Part
 from vllm_codesign.recorder.layout import (
     REASON_NUMBERS,
     ROUTES,
+    DeviceWork,
     Ending,
     Field,
     Job,
     Kind,
-    WorkerCall,
 )
 from vllm_codesign.recorder.reader import Record
 from vllm_codesign.store.capture import Capture, latest, resolve
@@ -206,7 +206,7 @@ _NAMES: dict[As, tuple[str, ...]] = {
     As.ROUTE: tuple(path for path, _ in ROUTES),
     As.LEVEL: settings.LEVELS,
     As.JOB: ("", *(job.name.lower() for job in Job)),
-    As.CALL: ("", *(call.name.lower() for call in WorkerCall)),
+    As.WORK: ("", *(work.name.lower() for work in DeviceWork)),
     As.REASON: ("none", *REASON_NUMBERS),
     As.FINISH: ("none", *REASONS),
     As.FIELD: ("", *(field.name.lower() for field in Field)),

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 
 from vllm_codesign.exporter.facts import EngineFacts, Origin, RootFacts
 from vllm_codesign.exporter.queueing import HeadTimeline
+from vllm_codesign.exporter.steps import STEP_KINDS, StepAssembler
 from vllm_codesign.recorder.layout import Field, Kind
 from vllm_codesign.recorder.reader import Record
 
@@ -20,6 +21,9 @@ SETTLE_NS = 100_000_000
 
 GRACE_NS = 2_000_000_000
 """How long a root waits for its engine requests after its end."""
+
+STEP_GRACE_NS = 10_000_000_000
+"""How long a root waits for the steps that began before its end."""
 
 FORGET_NS = 60_000_000_000
 """An engine request without a known origin is dropped this long after its last record."""
@@ -53,6 +57,7 @@ class Assembler:
         self.roots: dict[int, RootFacts] = {}
         self.engines: dict[int, EngineFacts] = {}
         self.heads: dict[int, HeadTimeline] = {}
+        self.steps = StepAssembler(self.engines, self.roots)
         self.ended: OrderedDict[int, Origin] = OrderedDict()
         """Roots that are out, for links."""
         self.orphans = 0
@@ -72,7 +77,9 @@ class Assembler:
         kind, key = record.kind, record.key
         if kind == Kind.VOID:
             return
-        if kind == Kind.ENG_HEAD:
+        if kind in STEP_KINDS:
+            self.steps.take(pid, record)
+        elif kind == Kind.ENG_HEAD:
             self.heads.setdefault(pid, HeadTimeline()).add(record)
         elif kind in _ROOT_KINDS or (kind == Kind.TEXT and record.s != Field.REQUEST_ID):
             self._take_root(pid, record)
@@ -91,6 +98,7 @@ class Assembler:
                     root.engines.append(facts)
             elif kind == Kind.ENG_QUEUED:
                 facts.engine_pid = pid
+                self.steps.take(pid, record)
 
     def _take_root(self, pid: int, record: Record) -> None:
         facts = self.roots.get(record.key)
@@ -109,8 +117,10 @@ class Assembler:
         """Roots that are complete, given that all records up to `read_until` were taken.
 
         `final`: nothing more will come; every root is handed out, ended or not. So are those
-        of the processes `gone`: vLLM's engine may outlive a killed API server for ever.
+        of the processes `gone`: vLLM's engine may outlive a killed API server for ever. Take
+        the complete steps first: a root waits for those that began before its end.
         """
+        steps_until = self.steps.open_since()
         if final:
             keys = list(self.roots)
         else:
@@ -125,12 +135,18 @@ class Assembler:
                     continue
                 if waited < GRACE_NS and not all(e.finished for e in root.engines):
                     continue
+                if waited < STEP_GRACE_NS and root.engines and steps_until < end:
+                    continue
             self._ending.pop(key, None)
             del self.roots[key]
             for engine in root.engines:
                 if engine.finished or final:
                     self._drop(engine.key)
             yield root
+
+    def oldest_begin(self) -> int:
+        """When the oldest request in the making came in; far in the future if there is none."""
+        return min((r.one[Kind.ROOT_BEGIN].t0 for r in self.roots.values()), default=1 << 62)
 
     def _given_up(self, read_until: int) -> list[int]:
         return [

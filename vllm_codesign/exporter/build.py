@@ -44,27 +44,20 @@ class Builder:
         `last_known`: the time up to which records were read; it ends what never ended.
         `final`: nothing more will come, so unfinished engine work is told now.
         """
-        begin, context = root.one.get(Kind.ROOT_BEGIN), root.one.get(Kind.ROOT_PARENT)
-        if begin is None or context is None:
+        begin = root.one.get(Kind.ROOT_BEGIN)
+        if begin is None or Kind.ROOT_PARENT not in root.one:
             return []
         start = begin.t0
         ended = root.get(Kind.ROOT_END)
         end = ended.t0 if ended else max(last_known, start)
-        trace_id = (context.t0 & _U64) << 64 | (context.t1 & _U64)
-        span_id = context.a & _U64
         root.engines.sort(key=lambda e: e.one[Kind.REQ].t1)
-        span = Span(
-            name=f"POST {self._route(root)}",
-            service=self.service_name,
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_id=context.b & _U64,
-            start_ns=self.to_unix(start),
-            end_ns=self.to_unix(start) + end - start,
-            kind="server",
-            attributes=self._root_attributes(root, end),
+        stub = self.root_stub(root)
+        trace_id, span_id = stub.trace_id, stub.span_id
+        span = replace(
+            stub,
+            end_ns=stub.start_ns + end - start,
+            attributes=self._root_attributes(root, end) | {S.MONOTONIC.key: start},
             status="error" if outcome_of_root(root) is S.Outcome.FAILED else "unset",
-            trace_state=root.text(Field.TRACE_STATE),
         )
         phases = list(frontend_phases(root, end))
         late: list[tuple[EngineFacts, list[Phase]]] = []
@@ -80,6 +73,27 @@ class Builder:
             RequestTrace(span, children),
             *(self._engine_trace(engine, after, (link,), offset) for engine, after in late),
         ]
+
+    def root_stub(self, root: RootFacts) -> Span:
+        """The SERVER span of an HTTP request as it is known from the beginning."""
+        context = root.one[Kind.ROOT_PARENT]
+        start = self.to_unix(root.one[Kind.ROOT_BEGIN].t0)
+        return Span(
+            name=f"POST {self._route(root)}",
+            service=self.service_name,
+            trace_id=(context.t0 & _U64) << 64 | (context.t1 & _U64),
+            span_id=context.a & _U64,
+            parent_id=context.b & _U64,
+            start_ns=start,
+            end_ns=start,
+            kind="server",
+            trace_state=root.text(Field.TRACE_STATE),
+        )
+
+    def engine_stub(self, trace_id: int, span_id: int) -> Span:
+        """The root of an engine request without an HTTP request, likewise."""
+        service = self.service_name + S.Service.ENGINE
+        return Span(S.ENGINE_REQUEST.name, service, trace_id, span_id, 0, 0, 0)
 
     def engine(
         self, facts: EngineFacts, origin: Origin | None, last_known: int
@@ -117,12 +131,16 @@ class Builder:
         attributes: dict[str, AttributeValue] = {
             S.REQUEST_ID.key: engine.text(Field.REQUEST_ID),
             S.OUTCOME.key: outcome_of_engine(engine).value,
+            S.MONOTONIC.key: start,
         }
         if reason := finish_reason(engine):
             attributes[S.RESPONSE_FINISH_REASONS.key] = (reason,)
         if engine.lossy:
             attributes[S.LOSSY.key] = True
-        trace_id, span_id = secrets.randbits(128) or 1, self.new_id()
+        if links:  # the rest of a request that is told already
+            trace_id, span_id = secrets.randbits(128) or 1, self.new_id()
+        else:
+            trace_id, span_id = engine.own_ids()
         span = Span(
             name=S.ENGINE_REQUEST.name,
             service=self.service_name + S.Service.ENGINE,
@@ -194,6 +212,12 @@ class Builder:
         if root.lossy:
             attributes[S.LOSSY.key] = True
         return attributes
+
+
+def caller_sampled(root: RootFacts) -> bool | None:
+    """The sampled flag of the caller's `traceparent`; None where it sent none."""
+    context = root.one[Kind.ROOT_PARENT]
+    return bool(context.c & 1) if context.s else None
 
 
 def _error_type(root: RootFacts) -> str:

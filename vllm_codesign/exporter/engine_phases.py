@@ -21,6 +21,7 @@ def engine_phases(
         S.REQUEST_ID.key: engine.text(Field.REQUEST_ID),
         S.REQUEST_INDEX.key: index,
     }
+    in_engine = {**identity, S.ENGINE_PID.key: engine.engine_pid} if engine.engine_pid else identity
     phases: list[Phase] = []
     queued = engine.get(Kind.ENG_QUEUED)
     scheduled = next(iter(engine.all(Kind.ENG_SCHEDULED)), None)
@@ -34,16 +35,16 @@ def engine_phases(
     if queued is not None and not unknown:
         left = scheduled.t0 if scheduled else gone
         times = split(queued.t0, left, engine.key, heads, engine.all(Kind.ENG_DEFERRED))
-        attributes = dict(identity)
+        attributes = dict(in_engine)
         if times:
             attributes[S.QUEUE_REASON.key] = max(times, key=lambda name: times[name])
         attributes.update({f"codesign.queue.{name}_ns": ns for name, ns in times.items()})
         phases.append(Phase(S.ENGINE_QUEUE, queued.t0, max(left, queued.t0), attributes))
     if scheduled is not None:
         first = out.t0 if out and out.t0 else gone
-        phases.append(_prefill(engine, identity, scheduled.t0, max(first, scheduled.t0)))
+        phases.append(_prefill(engine, in_engine, scheduled.t0, max(first, scheduled.t0)))
     if out is not None and out.t0:
-        phases.append(_decode(engine, identity, out.t0, out.t1))
+        phases.append(_decode(engine, in_engine, out.t0, out.t1))
         if (returned := _return(engine, identity, out.t1)) is not None:
             phases.append(returned)
     detokenize = engine.get(Kind.REQ_DETOKENIZE)
@@ -64,11 +65,16 @@ def _dispatch(engine: EngineFacts, identity: Attributes) -> Phase | None:
     request = engine.get(Kind.REQ)
     if request is None:
         return None
-    attributes: Attributes = {**identity, S.DISPATCH_PROCESS.key: request.b}
+    attributes: Attributes = {
+        **identity,
+        S.DISPATCH_REGISTER.key: request.t1 - request.t0,
+        S.DISPATCH_PROCESS.key: request.b,
+    }
     sent, preprocessed = engine.get(Kind.REQ_SEND), engine.get(Kind.ENG_PREPROCESS)
     queued = engine.get(Kind.ENG_QUEUED)
     end = request.t1
     if sent is not None:
+        attributes[S.DISPATCH_CLIENT.key] = sent.t0 - request.t0
         attributes[S.DISPATCH_SERIALIZE.key] = sent.t1 - sent.t0
         end = sent.t1
     if preprocessed is not None:

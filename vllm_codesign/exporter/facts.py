@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 
 from vllm_codesign.recorder.layout import Field, Kind
@@ -75,6 +76,13 @@ class EngineFacts(Facts):
     root_key: int = 0
     engine_pid: int = 0
     """The EngineCore that scheduled it; 0 until it is known."""
+    _own_ids: tuple[int, int] | None = None
+
+    def own_ids(self) -> tuple[int, int]:
+        """Trace and span id of a root of its own, for a request without an HTTP request."""
+        if self._own_ids is None:
+            self._own_ids = (secrets.randbits(128) or 1, secrets.randbits(64) or 1)
+        return self._own_ids
 
     def intervals_us(self) -> tuple[int, ...]:
         """Inter-token times in order; empty where a piece is missing."""

@@ -19,12 +19,11 @@ def frontend_phases(root: RootFacts, end: int) -> Iterator[Phase]:
     """
     received = root.get(Kind.ROOT_RECEIVED)
     if received is not None and (reached := received.t1 or received.t0):
-        yield Phase(
-            S.HTTP_RECEIVE,
-            root.one[Kind.ROOT_BEGIN].t0,
-            reached,
-            {S.HTTP_REQUEST_SIZE.key: received.a},
-        )
+        begin = root.one[Kind.ROOT_BEGIN].t0
+        attributes: dict[str, AttributeValue] = {S.HTTP_REQUEST_SIZE.key: received.a}
+        if received.t0:
+            attributes[S.RECEIVE_BODY.key] = max(received.t0 - begin, 0)
+        yield Phase(S.HTTP_RECEIVE, begin, reached, attributes)
     for phase in (*_jobs(root), *_event_loop(root)):
         if phase.end <= end:
             yield phase

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import secrets
 import signal
 import sys
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
 from vllm_codesign import settings as settings_module
+from vllm_codesign.accounting.step_trace import trace_of
 from vllm_codesign.exporter import otlp_settings, run_file
-from vllm_codesign.exporter.assemble import Assembler
-from vllm_codesign.exporter.build import Builder
+from vllm_codesign.exporter.accountant import Accountant
+from vllm_codesign.exporter.assemble import REMEMBER, Assembler
+from vllm_codesign.exporter.build import Builder, caller_sampled
 from vllm_codesign.exporter.clock import Anchor
 from vllm_codesign.exporter.collect import Collector
 from vllm_codesign.exporter.facts import Origin
@@ -30,6 +34,9 @@ logger = logging.getLogger("vllm_codesign.exporter")
 
 POLL_S = 0.05
 """A ring of 1 MiB holds 16,000 records: 50 ms of a server that records 300,000 a second."""
+
+KEEP_STEPS_NS = 60_000_000_000
+"""Steps are kept this long though no request in the making saw them, for late ones."""
 
 LEFTOVERS_NS = 500_000_000
 HOUSEKEEPING_S = 1.0
@@ -51,10 +58,13 @@ class Exporter:
         self.collector = Collector(session)
         self.assembler = Assembler()
         self.workers = Workers()
+        self.accountant = Accountant()
+        self._sampled: OrderedDict[int, bool] = OrderedDict()
         self.anchor = Anchor()
         self.counters = {
             "records": 0,
             "requests": 0,
+            "steps": 0,
             "spans": 0,
             "roots_skipped": 0,
             "traces_failed": 0,
@@ -108,14 +118,14 @@ class Exporter:
         taken = 0
         for pid, record in self.collector.read(final):
             taken += 1
-            if record.kind == Kind.WORKER_CALL:
+            if record.kind in (Kind.WORKER_EXECUTE, Kind.WORKER_SAMPLE):
                 self.workers.take(pid, record)
-            else:
-                self.assembler.take(pid, record)
+            self.assembler.take(pid, record)
             if self.local is not None:
                 self.local.keep(pid, record)
         self.counters["records"] += taken
         self._mark_lossy()
+        self._hand_out_steps(read_until, final)
         self._hand_out(read_until, final)
         self._report_open()
         return taken
@@ -133,10 +143,46 @@ class Exporter:
             for facts in (*self.assembler.roots.values(), *self.assembler.engines.values()):
                 facts.lossy = True
 
+    def _hand_out_steps(self, read_until: int, final: bool) -> None:
+        for step in self.assembler.steps.complete(read_until, final):
+            self.accountant.take(step)
+            trace = trace_of(
+                step,
+                self.builder.service_name,
+                secrets.randbits(128) or 1,
+                self.builder.new_id,
+                self.anchor.to_unix,
+            )
+            self.counters["steps"] += 1
+            self.counters["spans"] += len(trace.spans)
+            if self.local is not None:
+                self.local.add(trace, self._resource)
+            if self.sender.active and any(
+                self._is_sampled(member.trace_id, member.span_id) for member in step.members or ()
+            ):
+                self.sender.send(trace)
+        self.accountant.trim(min(self.assembler.oldest_begin(), read_until - KEEP_STEPS_NS))
+
+    def _is_sampled(self, trace_id: int, span_id: int) -> bool:
+        """Whether the request under this root is sent, asked for its first step."""
+        known = self._sampled.get(span_id)
+        if known is None:
+            root = self.assembler.roots.get(self.assembler.steps.root_keys.get(span_id, 0))
+            if root is None:  # offline: its root is made when it ends
+                stub, parent_sampled = self.builder.engine_stub(trace_id, span_id), None
+            else:
+                stub, parent_sampled = self.builder.root_stub(root), caller_sampled(root)
+            known = self._sampled[span_id] = self.sender.sampled(stub, parent_sampled)
+            while len(self._sampled) > REMEMBER:
+                self._sampled.popitem(last=False)
+        return known
+
     def _hand_out(self, read_until: int, final: bool) -> None:
         for root in self.assembler.complete(read_until, final, self.collector.gone):
             try:
                 traces = self.builder.request(root, read_until, final)
+                if traces:
+                    traces[0] = self.accountant.account(traces[0])
             except Exception:  # noqa: BLE001  # one must not end the process that holds all others
                 self._trace_failed()
                 continue
@@ -150,8 +196,7 @@ class Exporter:
                 root.key,
                 Origin(first.trace_id, first.span_id, end, first.end_ns - end),
             )
-            context = root.one[Kind.ROOT_PARENT]
-            parent_sampled = bool(context.c & 1) if context.s else None
+            parent_sampled = caller_sampled(root)
             for index, trace in enumerate(traces):
                 self._emit(trace, parent_sampled if index == 0 else None)
             self.counters["requests"] += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vllm_codesign.recorder.layout import WorkerCall
+from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.reader import Record
 
 
@@ -23,11 +23,12 @@ class Workers:
         self._ranks: dict[tuple[int, int], _Rank] = {}
 
     def take(self, pid: int, record: Record) -> None:
-        rank = self._ranks.setdefault((pid, record.key), _Rank())
+        """A call of the worker with process id `pid`."""
+        rank = self._ranks.setdefault((pid, record.s), _Rank())
         rank.busy_ns += record.t1 - record.t0
-        if record.s == WorkerCall.EXECUTE:
+        if record.kind == Kind.WORKER_EXECUTE:
             rank.steps += 1
-            rank.tokens += record.a
+            rank.tokens += record.c
 
     def sample(self, interval_ns: int) -> Iterator[tuple[str, str, float, dict[str, int]]]:
         """(name, unit, value, attributes) since the last sample, and start afresh."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from vllm_codesign.hooks.engine_state import ENGINE, FINISH_CODE, Scheduled
 from vllm_codesign.hooks.queue_reasons import note_queue
+from vllm_codesign.hooks.steps import STEP_LEVEL, note_step, note_update
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
 from vllm_codesign.hooks.wrap import entered, swallow, timed
 from vllm_codesign.recorder import active
@@ -27,12 +28,14 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
     request_id = request.request_id
     if request_id in ENGINE.requests:
         return  # a further chunk of a streaming input
-    state = ENGINE.requests[request_id] = Scheduled(active.key_of(request_id))
+    ENGINE.numbers += 1
+    state = Scheduled(active.key_of(request_id), ENGINE.numbers)
+    ENGINE.requests[request_id] = state
     active.emit(
         Kind.ENG_QUEUED,
         state.key,
         t1,
-        0,
+        state.number,
         request.num_prompt_tokens,
         len(scheduler.waiting),
         len(scheduler.running),
@@ -46,17 +49,23 @@ def _scheduled(t0: int, t1: int, result: Any, scheduler: Any) -> None:
         _admit(requests.get(new.req_id), new.req_id, t0, t1)
     for request_id in result.scheduled_cached_reqs.resumed_req_ids:
         _admit(requests.get(request_id), request_id, t0, t1)
-    if prefilling:
-        in_step = result.num_scheduled_tokens
-        for request_id, state in prefilling.items():
-            if request_id in in_step:
-                # Advanced by this step already. With async scheduling the first decode step
-                # is planned before the first token is back.
-                request = scheduler.requests[request_id]
-                computed = request.num_computed_tokens - in_step[request_id]
-                state.chunks += computed < request.num_prompt_tokens
-    note_queue(t1, result, scheduler)
-    ENGINE.allocation_failed = ENGINE.preempted_in_step = False
+    in_step = result.num_scheduled_tokens
+    computing = set()
+    for request_id, state in prefilling.items():
+        if request_id in in_step:
+            # Advanced by this step already. With async scheduling the first decode step
+            # is planned before the first token is back.
+            request = scheduler.requests[request_id]
+            computed = request.num_computed_tokens - in_step[request_id]
+            if computed < request.num_prompt_tokens:
+                state.chunks += 1
+                computing.add(request_id)
+    reason = note_queue(t1, result, scheduler)
+    if in_step and LEVEL.byte[0] >= STEP_LEVEL:
+        note_step(t0, t1, result, scheduler, computing, reason)
+    if in_step:
+        ENGINE.event_at = t1
+    ENGINE.begin_step()
 
 
 def _admit(state: Scheduled | None, request_id: str, t0: int, t1: int) -> None:
@@ -72,12 +81,14 @@ def _admit(state: Scheduled | None, request_id: str, t0: int, t1: int) -> None:
 
 def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
     """`update_from_output`: counts the step first, since requests are freed within it."""
-    get_step = getters[0]
+    get_self, get_step, get_output = getters
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if not LEVEL.byte[0] and not ENGINE.requests:
             return original(*args, **kwargs)
+        t0 = clock()
+        in_step = 0
         try:
             in_step = len(get_step(args, kwargs).num_scheduled_tokens)
             if in_step:
@@ -86,11 +97,16 @@ def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
         except Exception:  # noqa: BLE001
             swallow()
         result = original(*args, **kwargs)
-        if ENGINE.prefilling:
-            try:
+        try:
+            t1 = clock()
+            if ENGINE.prefilling:
                 _first_tokens(result)
-            except Exception:  # noqa: BLE001
-                swallow()
+            if in_step:
+                note_update(
+                    t0, t1, get_step(args, kwargs), get_output(args, kwargs), get_self(args, kwargs)
+                )
+        except Exception:  # noqa: BLE001
+            swallow()
         return result
 
     return wrapper
@@ -107,7 +123,7 @@ def _first_tokens(result: Any) -> None:
 
 
 def _preempted(t0: int, request: Any) -> None:
-    ENGINE.preempted_in_step = True
+    ENGINE.preempted_in_step += 1
     state = ENGINE.requests.get(request.request_id)
     if state is not None:
         state.preemptions += 1
@@ -146,7 +162,12 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
         t0 = clock()
         blocks = original(*args, **kwargs)
         try:
-            took = clock() - t0
+            t1 = clock()
+            took = t1 - t0
+            ENGINE.allocations += 1
+            ENGINE.allocation_ns += took
+            ENGINE.allocated_from = ENGINE.allocated_from or t0
+            ENGINE.allocated_to = t1
             state = ENGINE.requests.get(get_request(args, kwargs).request_id)
             if state is None:
                 return blocks
@@ -157,7 +178,7 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
                     state.decode_blocks += sum(map(len, blocks.blocks))
                     state.decode_evicted += ENGINE.evicted - evicted
                 return blocks
-            state.alloc_start, state.alloc_end = t0, t0 + took
+            state.alloc_start, state.alloc_end = t0, t1
             state.alloc_ns += took
             state.alloc_tries += 1
             if blocks is None:
@@ -229,7 +250,7 @@ HOOKS: tuple[Hook, ...] = (
         "scheduler.update_from_output",
         ("vllm.v1.core.sched.scheduler:Scheduler.update_from_output",),
         make_update,
-        ("scheduler_output",),
+        ("self", "scheduler_output", "model_runner_output"),
     ),
     Hook(
         "scheduler.preempt",

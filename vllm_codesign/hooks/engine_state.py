@@ -47,12 +47,14 @@ class Scheduled:
         "lookup_ns",
         "lookup_start",
         "lookup_tries",
+        "number",
         "preemptions",
         "step0",
     )
 
-    def __init__(self, key: int) -> None:
+    def __init__(self, key: int, number: int = 0) -> None:
         self.key = key
+        self.number = number
         self.admitted = self.has_first = False
         self.lookup_start = self.lookup_end = self.lookup_ns = self.lookup_tries = 0
         self.asked = self.hit = self.external = 0
@@ -117,15 +119,25 @@ class Engine:
     """Counters of this EngineCore process."""
 
     __slots__ = (
+        "allocated_from",
+        "allocated_to",
         "allocation_failed",
+        "allocation_ns",
+        "allocations",
         "batch_sum",
         "deferred",
+        "event_at",
         "evicted",
         "head",
+        "numbers",
         "preempted_in_step",
         "prefilling",
         "requests",
+        "step_number",
         "steps",
+        "told_key",
+        "told_members",
+        "told_number",
     )
 
     def __init__(self) -> None:
@@ -139,9 +151,20 @@ class Engine:
         self.requests.clear()
         self.prefilling.clear()
         self.deferred.clear()
-        self.steps = self.batch_sum = self.evicted = 0
-        self.allocation_failed = self.preempted_in_step = False
+        self.steps = self.batch_sum = self.evicted = self.numbers = 0
         self.head = (0, "")
+        # Of the step timeline: steps recorded, when EngineCore last ended a schedule() or an
+        # update_from_output() of a step with requests in it, the members last told.
+        self.step_number = self.event_at = 0
+        self.told_members: set[str] | None = None
+        self.told_key = self.told_number = 0
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """What is counted within one `schedule()`."""
+        self.allocation_failed = False
+        self.preempted_in_step = 0
+        self.allocated_from = self.allocated_to = self.allocation_ns = self.allocations = 0
 
     def forget(self, request_id: str) -> Scheduled | None:
         self.prefilling.pop(request_id, None)

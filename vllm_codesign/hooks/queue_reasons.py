@@ -15,8 +15,11 @@ from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import Kind
 
 
-def note_queue(now: int, result: Any, scheduler: Any) -> None:
-    """Record what changed about the waiting queue since the last step."""
+def note_queue(now: int, result: Any, scheduler: Any) -> int:
+    """Record what changed about the waiting queue since the last step.
+
+    Returns the number of the reason that holds its head, 0 where none waits.
+    """
     waiting = scheduler.waiting
     # 0.32 keeps those passed over in the queue and in a set, 0.19 in a queue of their own.
     passed_over = getattr(scheduler, "deferred_waiting", None)
@@ -29,12 +32,13 @@ def note_queue(now: int, result: Any, scheduler: Any) -> None:
         if ENGINE.head[0]:
             ENGINE.head = (0, "")
             active.emit(Kind.ENG_HEAD, 0, now)
-        return
+        return 0
     reason = NUMBER_OF[_reason(head, result, scheduler)]
     if ENGINE.head != (reason, head.request_id):
         ENGINE.head = (reason, head.request_id)
         state = ENGINE.requests.get(head.request_id)
         active.emit(Kind.ENG_HEAD, state.key if state else 0, now, 0, 0, 0, 0, reason)
+    return reason
 
 
 def _head(waiting: Any, passed_over: Any) -> Any:

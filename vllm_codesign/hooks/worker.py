@@ -1,46 +1,256 @@
-"""The table of the workers: how long each call of a step took on each rank."""
+"""The table of the workers: what each rank did for each step, on the host and on its device."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
-from vllm_codesign.hooks.table import Hook
-from vllm_codesign.hooks.wrap import timed
+from vllm_codesign.hooks.device_time import DeviceClock, device_clock
+from vllm_codesign.hooks.steps import ATTRIBUTE
+from vllm_codesign.hooks.table import Getter, Hook, Wrapper
+from vllm_codesign.hooks.wrap import swallow
 from vllm_codesign.recorder import active
-from vllm_codesign.recorder.layout import Kind, WorkerCall
+from vllm_codesign.recorder.active import LEVEL, clock
+from vllm_codesign.recorder.layout import DeviceWork, Kind
 
 
-def _executed(t0: int, t1: int, _result: Any, worker: Any, scheduler_output: Any) -> None:
-    active.emit(
-        Kind.WORKER_CALL,
-        worker.rank,
-        t0,
-        t1,
-        scheduler_output.total_num_scheduled_tokens,
-        len(scheduler_output.num_scheduled_tokens),
-        0,
-        WorkerCall.EXECUTE,
-    )
+class Worker:
+    """The step that this process is working on. One worker a process, one thread in it."""
+
+    __slots__ = ("device", "forward_from", "forward_to", "in_execute", "key", "rank")
+
+    def __init__(self) -> None:
+        self.device: DeviceClock | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        self.key = self.rank = 0
+        self.forward_from = self.forward_to = 0
+        self.in_execute = False
 
 
-def _sampled(t0: int, t1: int, _result: Any, worker: Any) -> None:
-    active.emit(Kind.WORKER_CALL, worker.rank, t0, t1, 0, 0, 0, WorkerCall.SAMPLE)
+WORKER = Worker()
 
+
+def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """`execute_model`: the step it belongs to comes with what EngineCore planned."""
+    get_worker, get_output = getters
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        WORKER.key = 0
+        try:
+            output = get_output(args, kwargs)
+            key = getattr(output, ATTRIBUTE, 0)
+            if not key and not LEVEL.byte[0]:
+                return original(*args, **kwargs)
+            worker = get_worker(args, kwargs)
+            WORKER.key, WORKER.rank = key, worker.rank
+            WORKER.forward_from = WORKER.forward_to = 0
+            device = WORKER.device = device_clock(worker) if key else None
+            if device is not None:
+                device.begin_step(key)
+        except Exception:  # noqa: BLE001
+            swallow()
+            return original(*args, **kwargs)
+        WORKER.in_execute = True
+        t0 = clock()
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:
+            WORKER.key = 0
+            raise
+        finally:
+            WORKER.in_execute = False
+        try:
+            t1 = clock()
+            if device is not None:
+                device.end(DeviceWork.MODEL)
+                device.end_range()
+            active.emit(
+                Kind.WORKER_EXECUTE,
+                key,
+                t0,
+                t1,
+                WORKER.forward_from,
+                WORKER.forward_to,
+                output.total_num_scheduled_tokens,
+                worker.rank,
+            )
+        except Exception:  # noqa: BLE001
+            swallow()
+        return result
+
+    return wrapper
+
+
+def make_sample(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """`sample_tokens`: always of the step executed last; vLLM refuses any other order."""
+    (get_worker,) = getters
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key, device = WORKER.key, WORKER.device
+        if not key and not LEVEL.byte[0]:
+            return original(*args, **kwargs)
+        try:
+            if device is not None:
+                device.begin(DeviceWork.SAMPLE)
+        except Exception:  # noqa: BLE001
+            swallow()
+        t0 = clock()
+        result = original(*args, **kwargs)
+        try:
+            t1 = clock()
+            if device is not None:
+                device.end(DeviceWork.SAMPLE)
+                device.collect()
+            rank = get_worker(args, kwargs).rank
+            active.emit(Kind.WORKER_SAMPLE, key, t0, t1, 0, 0, 0, rank)
+        except Exception:  # noqa: BLE001
+            swallow()
+        return result
+
+    return wrapper
+
+
+def _forward_begins() -> None:
+    device = WORKER.device
+    if device is not None:
+        device.begin(DeviceWork.MODEL)
+    WORKER.forward_from = clock()
+
+
+def _forward_ends() -> None:
+    WORKER.forward_to = clock()
+    device = WORKER.device
+    if device is not None:
+        device.forward_ended()
+
+
+def make_forward(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """The model's forward, in the V1 model runner; outside a step it is a warm-up run."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not WORKER.in_execute:
+            return original(*args, **kwargs)
+        try:
+            _forward_begins()
+        except Exception:  # noqa: BLE001
+            swallow()
+        result = original(*args, **kwargs)
+        try:
+            _forward_ends()
+        except Exception:  # noqa: BLE001
+            swallow()
+        return result
+
+    return wrapper
+
+
+def make_before_forward(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """The last call before the forward, in the V2 model runner, which has it inline."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if WORKER.in_execute:
+            try:
+                _forward_begins()
+            except Exception:  # noqa: BLE001
+                swallow()
+        return result
+
+    return wrapper
+
+
+def make_after_forward(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """The first call after it."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if WORKER.in_execute and WORKER.forward_from:
+            try:
+                _forward_ends()
+            except Exception:  # noqa: BLE001
+                swallow()
+        return original(*args, **kwargs)
+
+    return wrapper
+
+
+def make_draft(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """The drafter of speculative decoding, within `sample_tokens`."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        device = WORKER.device
+        if device is None or not WORKER.key:
+            return original(*args, **kwargs)
+        try:
+            device.begin(DeviceWork.DRAFT)
+        except Exception:  # noqa: BLE001
+            swallow()
+        result = original(*args, **kwargs)
+        try:
+            device.end(DeviceWork.DRAFT)
+        except Exception:  # noqa: BLE001
+            swallow()
+        return result
+
+    return wrapper
+
+
+_V1 = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
+_V2 = "vllm.v1.worker.gpu.kv_connector"
 
 TABLE = "worker"
 HOOKS: tuple[Hook, ...] = (
     Hook(
         "worker.execute_model",
         ("vllm.v1.worker.gpu_worker:Worker.execute_model",),
-        timed(_executed),
+        make_execute,
         ("self", "scheduler_output"),
-        required=False,  # a series, not part of the request trace
+        required=False,  # the step timeline, not part of the request trace
     ),
     Hook(
         "worker.sample_tokens",
         ("vllm.v1.worker.gpu_worker:Worker.sample_tokens",),
-        timed(_sampled),
+        make_sample,
         ("self",),
         required=False,
+    ),
+    Hook("worker.forward", (f"{_V1}._model_forward",), make_forward, required=False),
+    Hook(
+        "worker.before_forward",
+        (f"{_V2}:KVConnector.pre_forward",),
+        make_before_forward,
+        required=False,
+    ),
+    Hook(
+        "worker.after_forward",
+        (f"{_V2}:KVConnector.finish_forward", f"{_V2}:KVConnector.post_forward"),
+        make_after_forward,
+        required=False,
+    ),
+    Hook(
+        "worker.before_forward.connector",
+        (f"{_V2}:ActiveKVConnector.pre_forward",),
+        make_before_forward,
+        required=False,
+    ),
+    Hook(
+        "worker.after_forward.connector",
+        (f"{_V2}:ActiveKVConnector.finish_forward", f"{_V2}:ActiveKVConnector.post_forward"),
+        make_after_forward,
+        required=False,
+    ),
+    Hook(
+        "worker.draft",
+        (f"{_V1}.propose_draft_token_ids",),
+        make_draft,
+        required=False,  # speculative decoding only
     ),
 )

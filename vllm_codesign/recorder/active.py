@@ -83,6 +83,11 @@ def key_of(request_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest(), "little")
 
 
+def emit_payload(kind: int, key: int, s: int, c: int, payload: bytes) -> None:
+    """One text record of 32 bytes."""
+    _emit_text(kind, key, s, c, payload)
+
+
 def emit_string(key: int, field: int, text: str) -> None:
     """A string in as many text records as it takes, at most MAX_STRING_BYTES of it."""
     raw = text.encode("utf-8", "replace")

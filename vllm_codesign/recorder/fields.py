@@ -28,7 +28,7 @@ class As(Enum):
     LEVEL = auto()
     ENDING = auto()
     JOB = auto()
-    CALL = auto()
+    WORK = auto()
     REASON = auto()  # number in layout.REASON_NUMBERS, plus one; 0 for none
     FINISH = auto()  # vllm.v1.engine.FinishReason, plus one; 0 for none
     FIELD = auto()
@@ -108,6 +108,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
     Kind.JOB_BATCH: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME), ("prompts", "a")),
     Kind.RESUMED: _p(("rendered", "t0", As.TIME), ("tokenized", "t1", As.TIME)),
     Kind.TAKEN: _p(("taken", "t0", As.TIME)),
+    Kind.LOOP_LAG: _p(("due", "t0", As.TIME), ("ran", "t1", As.TIME)),
     Kind.REQ: _p(
         ("dispatched", "t0", As.TIME),
         ("registered", "t1", As.TIME),
@@ -141,7 +142,11 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
     Kind.REQ_FAILED: _p(("failed", "t0", As.TIME)),
     Kind.ENG_PREPROCESS: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME)),
     Kind.ENG_QUEUED: _p(
-        ("queued", "t0", As.TIME), ("prompt_tokens", "a"), ("waiting", "b"), ("running", "c")
+        ("queued", "t0", As.TIME),
+        ("number", "t1"),
+        ("prompt_tokens", "a"),
+        ("waiting", "b"),
+        ("running", "c"),
     ),
     Kind.ENG_SCHEDULED: _p(
         ("schedule", "t0", As.TIME),
@@ -180,13 +185,53 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
     ),
     Kind.ENG_HEAD: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
     Kind.ENG_DEFERRED: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
-    Kind.WORKER_CALL: _p(
+    Kind.STEP: _p(
+        ("schedule", "t0", As.TIME),
+        ("scheduled", "t1", As.TIME),
+        ("tokens", "a>>32"),
+        ("requests", "a&32"),
+        ("since_last_call", "b", As.LENGTH),
+        ("allocations", "c"),
+        ("head_waits_for", "s", As.REASON),
+    ),
+    Kind.STEP_STATE: _p(
+        ("first_allocation", "t0", As.TIME),
+        ("last_allocation", "t1", As.TIME),
+        ("waiting", "s"),
+        ("running", "a>>32"),
+        ("in_allocations", "a&32", As.LENGTH),
+        ("members_of", "b", As.ID),
+        ("preempted", "c>>16"),
+        ("pieces", "c&16"),
+    ),
+    Kind.STEP_UPDATE: _p(
+        ("update", "t0", As.TIME),
+        ("updated", "t1", As.TIME),
+        ("drafted", "a>>32"),
+        ("accepted", "a&32"),
+        ("waited", "b", As.LENGTH),
+        ("unfinished", "c"),
+    ),
+    Kind.WORKER_EXECUTE: _p(
         ("begins", "t0", As.TIME),
         ("ends", "t1", As.TIME),
-        ("call", "s", As.CALL),
-        ("tokens", "a"),
-        ("requests", "b"),
+        ("forward", "a", As.TIME),
+        ("forward_end", "b", As.TIME),
+        ("tokens", "c"),
+        ("rank", "s"),
     ),
+    Kind.WORKER_SAMPLE: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME), ("rank", "s")),
+    Kind.WORKER_DEVICE: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("forward", "a", As.TIME),
+        ("forward_end", "b", As.TIME),
+        ("work", "c", As.WORK),
+        ("rank", "s"),
+    ),
+    Kind.GIL: _p(("from", "t0", As.TIME), ("to", "t1", As.TIME), ("contended", "a"), ("looks", "b")),
     Kind.TEXT: _p(("field", "s", As.FIELD), ("piece", "c>>16"), ("pieces", "c&16")),
     Kind.ITL: _p(("piece", "c>>8"), ("intervals", "c&8")),
+    Kind.STEP_DECODES: _p(("requests", "s"), ("piece", "c")),
+    Kind.STEP_CHUNKS: _p(("requests", "s"), ("piece", "c")),
 }

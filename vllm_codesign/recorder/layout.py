@@ -81,6 +81,9 @@ class Kind(IntEnum):
     TAKEN = 10
     """t0 the request's coroutine has taken up its last engine output"""
 
+    LOOP_LAG = 11
+    """A tick of the event loop: t0 when it was due; t1 when it ran"""
+
     # API server; key = engine request key
     REQ = 16
     """t0 handed to the engine client; t1 registered with the output processor; a root key
@@ -102,7 +105,8 @@ class Kind(IntEnum):
     ENG_PREPROCESS = 32
     """t0, t1 the call in the input thread"""
     ENG_QUEUED = 33
-    """t0 in the waiting queue; a prompt tokens; b waiting; c running"""
+    """t0 in the waiting queue; t1 its number in this EngineCore, from 1; a prompt tokens;
+    b waiting; c running"""
     ENG_SCHEDULED = 34
     """t0 entry of the schedule() call that admits it; t1 its return; a tokens hit in HBM;
     b tokens hit externally; s 1 when resumed after a preemption"""
@@ -124,15 +128,44 @@ class Kind(IntEnum):
     ENG_DEFERRED = 41
     """Why this request is passed over, from t0 on: s QueueReason number (0: no longer)"""
 
+    STEP = 48
+    """key step; t0, t1 the schedule() call; a tokens << 32 | requests; b since EngineCore
+    last ended a schedule() or an update_from_output(); c block allocations in it;
+    s QueueReason number of the head that was left waiting (0: none)"""
+    STEP_STATE = 49
+    """Follows STEP: key step; t0 first allocation begins; t1 last one ends; a running << 32 |
+    time in allocations; b the step whose members are also this one's; c requests preempted << 16
+    | pieces that tell the members (0 where b is another step); s requests left waiting"""
+    STEP_UPDATE = 50
+    """key step; t0, t1 the update_from_output() call; a tokens drafted << 32 | accepted;
+    b since EngineCore last ended a schedule() or an update_from_output(), which is how long it
+    waited for the result; c requests not finished after it"""
+
     # Worker
-    WORKER_CALL = 64
-    """t0, t1 one call; s WorkerCall; key = rank; a tokens scheduled; b requests"""
+    WORKER_EXECUTE = 65
+    """key step (0: below that level); t0, t1 execute_model(); a forward begins, b its end
+    (0: none); c tokens; s rank"""
+    WORKER_SAMPLE = 66
+    """key step (0: below that level); t0, t1 sample_tokens(); s rank"""
+    WORKER_DEVICE = 67
+    """key step; t0, t1 when the device worked, by its own clock, mapped to the host's; a, b the
+    forward alone (0: not told); c DeviceWork; s rank"""
+
+    # any process
+    GIL = 96
+    """t0, t1 the interval; a in how many of b looks somebody waited for the GIL"""
 
     # text records; s Field, c index << 16 | number of pieces
     TEXT = 128
     """A string in UTF-8, in pieces of 32 bytes padded with zeros"""
     ITL = 129
     """Inter-token times: eight unsigned 32-bit microseconds a piece; c index << 8 | how many"""
+    STEP_DECODES = 130
+    """key step; numbers of requests that got one token in it, eight unsigned 32-bit a piece;
+    s how many in this piece; c index among the pieces of both kinds"""
+    STEP_CHUNKS = 131
+    """key step; (number, tokens) of its other requests, four pairs of unsigned 32-bit a piece, the
+    highest bit of tokens set while decoding; s and c as above"""
 
 
 class Field(IntEnum):
@@ -160,14 +193,18 @@ class Ending(IntEnum):
     RAISED = 4  # the application raised
 
 
-class WorkerCall(IntEnum):
-    """Which call of a worker a WORKER_CALL stands for."""
+class DeviceWork(IntEnum):
+    """What a WORKER_DEVICE interval was spent on."""
 
-    EXECUTE = 1
+    MODEL = 1
     SAMPLE = 2
+    DRAFT = 3
 
 
-TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL))
+TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL, Kind.STEP_DECODES, Kind.STEP_CHUNKS))
+
+DECODING = 1 << 31
+"""The bit that marks a pair of STEP_CHUNKS as decoding."""
 
 # One number per queue reason, in the order of semconv.QueueReason; 0 means none.
 REASON_NUMBERS = (

@@ -20,7 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vllm_codesign import semconv
+from vllm_codesign.accounting.step_trace import step_of
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import RequestTrace, Span
 from vllm_codesign.store import schema
 from vllm_codesign.store.capture import Capture
@@ -130,16 +132,35 @@ def read_traces(capture: Capture, reading: Reading | None = None) -> Iterator[Re
     id, each is a `RequestTrace` of its own. Children are in order of their start.
     """
     reading = Reading() if reading is None else reading
-    for _, spans in groupby(_sorted_spans(capture, reading), key=lambda span: span.trace_id):
-        yield from _requests(list(spans), reading)
+    spans = _sorted_spans(capture, reading, steps=False)
+    for _, group in groupby(spans, key=lambda span: span.trace_id):
+        yield from _requests(list(group), reading)
 
 
-def _sorted_spans(capture: Capture, reading: Reading) -> Iterator[Span]:
+def read_steps(capture: Capture, reading: Reading | None = None) -> Iterator[Step]:
+    """Every engine step of the capture, in no particular order."""
+    reading = Reading() if reading is None else reading
+    spans = _sorted_spans(capture, reading, steps=True)
+    for _, group in groupby(spans, key=lambda span: span.trace_id):
+        step = step_of(list({span.span_id: span for span in group}.values()))
+        if step is not None:
+            yield step
+
+
+_STEP_TRACES = f"""SELECT "TraceId" FROM otel_traces WHERE "SpanName" = '{semconv.STEP.name}'"""
+
+
+def _sorted_spans(capture: Capture, reading: Reading, steps: bool) -> Iterator[Span]:
+    """Spans of step traces, or of all others, by trace."""
+    which = "IN" if steps else "NOT IN"
     files = _readable(capture.traces, schema.TRACES, reading)
     while files:
         with _database() as connection:
             _create_view(connection, "otel_traces", files, schema.TRACES)
-            query = 'SELECT * FROM otel_traces ORDER BY "TraceId", "Timestamp", "SpanId"'
+            query = (
+                f'SELECT * FROM otel_traces WHERE "TraceId" {which} ({_STEP_TRACES}) '
+                'ORDER BY "TraceId", "Timestamp", "SpanId"'
+            )
             try:
                 # Sorting reads all files before the first row comes out, so a damaged one
                 # is met here, and nothing has been handed out yet.

@@ -1,0 +1,148 @@
+"""One request's parts, on timelines with a known answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.accounting.cases import ROOT, STEP_NS, in_engine, member, span, step, trace
+from vllm_codesign import semconv as S
+from vllm_codesign.accounting import account, bottleneck, exposed_ns, timelines
+
+
+def test_a_request_alone_in_two_steps_gives_every_part_its_length():
+    mine = (member(),)
+    first = step(1, 1000, members=(member(phase="prefill"),))
+    second = step(2, 1000 + STEP_NS + 7, before=7, members=mine)
+    done = second.end_ns
+    request = trace(
+        900,
+        done + 12,
+        span(S.HTTP_RECEIVE.name, 900, 920, **{S.RECEIVE_BODY.key: 8}),
+        span(S.TOKENIZE_WAIT.name, 920, 955),
+        span(S.TOKENIZE_ENCODE.name, 955, 970),
+        span(S.ENGINE_DISPATCH.name, 970, 995, **{S.DISPATCH_CLIENT.key: 5}),
+        in_engine(S.ENGINE_QUEUE.name, 995, 1000),
+        in_engine(S.PREFILL.name, 1000, first.end_ns),
+        in_engine(S.DECODE.name, first.end_ns, done),
+        span(
+            S.ENGINE_RETURN.name,
+            done,
+            done + 9,
+            **{
+                S.RETURN_TRANSIT.key: 4,
+                S.RETURN_OUTPUT_QUEUE.key: 3,
+                S.RETURN_PROCESS.key: 2,
+            },
+        ),
+        span(S.FRONTEND_RUN.name, done + 9, done + 11),
+    )
+    found = account(request, timelines([second, first]))
+    assert found.parts == {
+        "frontend.wait": 8 + 35 + 3,
+        "frontend.cpu": 12 + 15 + 5 + 2 + 2,
+        "ipc": 20 + 4,
+        "device.prefill": 60,
+        "device.decode": 60,
+        "device.gap.schedule": 20,
+        "device.gap.ipc": 2 * (5 + 3 + 4),
+        "device.gap.prepare": 10,
+        "device.gap.update": 12,
+        "device.gap.output": 7,
+        # 5 between the queue and the first step, which says nothing of what came before it,
+        # and 1 after the last phase
+        "unattributed": 6,
+    }
+    assert found.total_ns == request.root.duration_ns
+    assert found.hidden_ns == 0
+    assert bottleneck(found) == "frontend.wait"
+    assert exposed_ns(found) == found.total_ns - 120 - 6
+
+
+def test_waiting_is_capacity_while_the_device_works_for_others_and_host_while_it_idles():
+    others = step(1, 1000, members=(member(span_id=5, request="r5"),))
+    mine = step(2, 1000 + STEP_NS, members=(member(phase="prefill"),))
+    request = trace(
+        1000,
+        mine.end_ns,
+        in_engine(S.ENGINE_QUEUE.name, 1000, 1000 + STEP_NS),
+        in_engine(S.PREFILL.name, 1000 + STEP_NS, mine.end_ns),
+    )
+    parts = account(request, timelines([others, mine])).parts
+    assert parts["queue.capacity"] == 60
+    assert parts["queue.host"] == STEP_NS - 60
+    assert parts["device.prefill"] == 60
+
+
+def test_waiting_for_blocks_is_capacity_whatever_the_device_does():
+    full = step(1, 1000, members=(member(span_id=5, request="r5"),), blocked_by="no_free_blocks")
+    mine = step(2, 1000 + STEP_NS, members=(member(phase="prefill"),))
+    request = trace(
+        1000,
+        mine.end_ns,
+        in_engine(S.ENGINE_QUEUE.name, 1000, 1000 + STEP_NS),
+        in_engine(S.PREFILL.name, 1000 + STEP_NS, mine.end_ns),
+    )
+    parts = account(request, timelines([full, mine])).parts
+    # From the end of the schedule() that found no blocks; before it nobody knew.
+    assert parts["queue.capacity"] == STEP_NS - 10
+    assert parts["queue.host"] == 10
+
+
+def test_a_step_whose_members_are_unknown_is_nobodys_device_time():
+    request = trace(1000, 1093, in_engine(S.DECODE.name, 1000, 1093))
+    parts = account(request, timelines([step(1, 1000, members=None)])).parts
+    assert parts == {"unattributed": 60, "device.gap.other": 33}
+
+
+def test_schedule_of_the_next_step_hides_behind_the_device():
+    mine = (member(),)
+    first = step(1, 1000, model=200, members=mine)
+    # Planned while the device works on the first: asynchronous scheduling.
+    second = step(2, 1050, schedule=30, reach=200, members=mine)
+    request = trace(1000, second.end_ns, in_engine(S.DECODE.name, 1000, second.end_ns))
+    found = account(request, timelines([first, second]))
+    assert found.parts["device.gap.schedule"] == 10  # the first step's own
+    assert found.hidden_ns >= 30
+    assert found.total_ns == request.root.duration_ns
+
+
+def test_below_step_level_the_engine_phases_stand_for_themselves():
+    request = trace(
+        1000,
+        1100,
+        in_engine(S.ENGINE_QUEUE.name, 1000, 1010),
+        in_engine(S.PREFILL.name, 1010, 1050),
+        in_engine(S.DECODE.name, 1050, 1090),
+        level="request",
+    )
+    found = account(request, timelines([step(1, 1010, members=(member(),))]))
+    assert found.parts == {
+        "engine.queue": 10,
+        "engine.prefill": 40,
+        "engine.decode": 40,
+        "unattributed": 10,
+    }
+
+
+def test_several_choices_count_once():
+    both = (member(request="r1"), member(request="r2", phase="prefill"))
+    request = trace(
+        1000, 1093, in_engine(S.DECODE.name, 1000, 1093), in_engine(S.PREFILL.name, 1000, 1093)
+    )
+    found = account(request, timelines([step(1, 1000, members=both)]))
+    assert found.parts["device.prefill"] == 60
+    assert found.total_ns == 93
+
+
+def test_up_to_the_first_token():
+    request = trace(1000, 1093, in_engine(S.PREFILL.name, 1000, 1093))
+    found = account(request, timelines([step(1, 1000, members=(member(),))]), until_ns=30)
+    assert found.total_ns == 30
+    assert found.parts["device.decode"] == 10
+
+
+def test_a_root_without_its_start_on_the_host_s_clock_is_refused():
+    request = trace(1000, 1093)
+    del request.root.attributes[S.MONOTONIC.key]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=f"{ROOT:016x} lacks codesign.monotonic_ns"):
+        account(request, {})

@@ -1,0 +1,198 @@
+"""The throughput view: what each engine's device did, and why it stood idle.
+
+Not a sum over requests: a step serves many, and what one waits for another may use. The
+device's time is cut by the step timeline, and idle time counts only while there was work in
+the house: a request that any process of the server had taken in and not yet answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vllm_codesign import semconv as S
+from vllm_codesign.accounting.sweep import Intervals, Sweep
+from vllm_codesign.accounting.timeline import CAUSES, Row, Timeline
+from vllm_codesign.model.step import Stretch
+from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.semconv import IdleCause
+
+_CAUSE_OF = {
+    Row.PREPARE: IdleCause.PREPARE,
+    Row.SCHEDULE: IdleCause.SCHEDULE,
+    Row.UPDATE: IdleCause.UPDATE,
+    Row.IPC: IdleCause.IPC,
+    Row.OUTPUT: IdleCause.OUTPUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTime:
+    """One engine over a window; `busy_ns` and `idle_ns` sum to its length.
+
+    Any rank at work makes the device busy: the ranks of one engine work on the same step.
+    `hidden_ns` is EngineCore's and the workers' work meanwhile.
+    """
+
+    engine: int
+    busy_ns: int
+    idle_ns: Mapping[str, int]
+    hidden_ns: int
+    steps: int
+    strip: tuple[tuple[int, int, str], ...] = ()
+    """(from, to, `busy` or a cause) over the window, adjoining pieces of one kind joined."""
+
+    @property
+    def window_ns(self) -> int:
+        return self.busy_ns + sum(self.idle_ns.values())
+
+    @property
+    def exposed_ns(self) -> int:
+        """Idle for the host's sake while there was work."""
+        outside = (IdleCause.NO_WORK, IdleCause.KV_LOAD)
+        return sum(ns for cause, ns in self.idle_ns.items() if cause not in outside)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All engines of a server; times are sums over engines."""
+
+    engines: tuple[EngineTime, ...]
+    start_ns: int
+    end_ns: int
+
+    @property
+    def busy_ns(self) -> int:
+        return sum(engine.busy_ns for engine in self.engines)
+
+    @property
+    def exposed_ns(self) -> int:
+        return sum(engine.exposed_ns for engine in self.engines)
+
+    @property
+    def hidden_ns(self) -> int:
+        return sum(engine.hidden_ns for engine in self.engines)
+
+    @property
+    def idle_ns(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for engine in self.engines:
+            for cause, ns in engine.idle_ns.items():
+                total[cause] = total.get(cause, 0) + ns
+        return total
+
+    @property
+    def speed_up(self) -> float:
+        """Amdahl's bound: throughput with no exposed host time over what it was; 1 or more.
+
+        For a server with work all the time; nan where the device never worked.
+        """
+        return (self.busy_ns + self.exposed_ns) / self.busy_ns if self.busy_ns else float("nan")
+
+
+@dataclass(slots=True)
+class _Work:
+    """When there was work, from the traces."""
+
+    house: list[Stretch] = field(default_factory=list)
+    engines: dict[int, list[Stretch]] = field(default_factory=dict)
+    dispatch: list[Stretch] = field(default_factory=list)
+
+    def take(self, trace: RequestTrace) -> None:
+        start = trace.root.attributes.get(S.MONOTONIC.key)
+        if not isinstance(start, int):
+            return
+        shift = start - trace.root.start_ns
+        self.house.append((start, start + trace.root.duration_ns))
+        for span in trace.children:
+            stretch = (span.start_ns + shift, span.end_ns + shift)
+            if span.name == S.ENGINE_DISPATCH.name:
+                self.dispatch.append(stretch)
+            elif span.name in (S.ENGINE_QUEUE.name, S.PREFILL.name, S.DECODE.name):
+                pid = span.attributes.get(S.ENGINE_PID.key)
+                if isinstance(pid, int):
+                    self.engines.setdefault(pid, []).append(stretch)
+
+
+def fleet(
+    traces: Iterable[RequestTrace],
+    engines: Mapping[int, Timeline],
+    window: Stretch | None = None,
+    strip: bool = False,
+) -> Fleet:
+    """Device time of all engines over `window` (None: from the first request to the last).
+
+    `traces` are all that overlap the window. `strip` fills `EngineTime.strip`.
+    """
+    work = _Work()
+    for trace in traces:
+        work.take(trace)
+    if window is None:
+        window = (
+            min((start for start, _ in work.house), default=0),
+            max((end for _, end in work.house), default=0),
+        )
+    start, end = window
+    return Fleet(
+        tuple(_engine(timeline, work, start, end, strip) for timeline in engines.values()),
+        start,
+        end,
+    )
+
+
+def _engine(timeline: Timeline, work: _Work, start: int, end: int, strip: bool) -> EngineTime:
+    view = timeline.view(start, end)
+    rows = {
+        what: view.intervals.where(view.what == what).within(start, end)
+        for what in (Row.DEVICE, Row.UNSEEN, *CAUSES)
+    }
+    house = Intervals.of(work.house).within(start, end)
+    inside = Intervals.of(work.engines.get(timeline.engine, ())).within(start, end)
+    dispatch = Intervals.of(work.dispatch).within(start, end)
+    sweep = Sweep(start, end, [*rows.values(), house, inside, dispatch])
+    busy = sweep.covered(rows[Row.DEVICE])
+    present = sweep.covered(house)
+    here = sweep.covered(inside)
+    labels = list(IdleCause)
+    rank = {cause: number for number, cause in enumerate(labels)}
+    label = np.full(len(sweep.lengths), rank[IdleCause.NO_WORK], dtype=np.int64)
+    label[present] = rank[IdleCause.FRONTEND]
+    label[present & sweep.covered(dispatch)] = rank[IdleCause.IPC]
+    label[here] = rank[IdleCause.OTHER]
+    host = np.zeros(len(label), dtype=np.bool_)
+    for what in reversed(CAUSES):
+        covered = sweep.covered(rows[what])
+        if what is not Row.IPC:  # that is waiting
+            host |= covered
+        label[here & covered] = rank[_CAUSE_OF[what]]
+    label[here & sweep.covered(rows[Row.UNSEEN])] = rank[IdleCause.OTHER]
+    lengths = np.zeros(len(labels), dtype=np.int64)
+    np.add.at(lengths, label[~busy], sweep.lengths[~busy])
+    return EngineTime(
+        timeline.engine,
+        sweep.total(busy),
+        {cause.value: int(lengths[rank[cause]]) for cause in labels if lengths[rank[cause]]},
+        sweep.total(busy & host),
+        int(len(view.known)),
+        _strip(sweep, busy, label, [cause.value for cause in labels]) if strip else (),
+    )
+
+
+def _strip(
+    sweep: Sweep,
+    busy: np.ndarray,  # type: ignore[type-arg]
+    label: np.ndarray,  # type: ignore[type-arg]
+    names: list[str],
+) -> tuple[tuple[int, int, str], ...]:
+    kind = np.where(busy, -1, label)
+    if not len(kind):
+        return ()
+    changes = np.flatnonzero(np.diff(kind)) + 1
+    firsts = np.concatenate([[0], changes])
+    lasts = np.concatenate([changes, [len(kind)]])
+    return tuple(
+        (int(sweep.cuts[i]), int(sweep.cuts[j]), "busy" if kind[i] < 0 else names[kind[i]])
+        for i, j in zip(firsts, lasts, strict=True)
+    )
