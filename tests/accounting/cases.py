@@ -12,7 +12,9 @@ UNIX = 1_000_000_000_000
 
 
 def span(name: str, start: int, end: int, **attributes: AttributeValue) -> Span:
-    return Span(name, "vllm", 1, start * 31 + end, ROOT, start + UNIX, end + UNIX, attributes=attributes)
+    return Span(
+        name, "vllm", 1, start * 31 + end, ROOT, start + UNIX, end + UNIX, attributes=attributes
+    )
 
 
 def in_engine(name: str, start: int, end: int, engine: int = ENGINE) -> Span:

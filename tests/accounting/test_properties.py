@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.accounting.cases import ENGINE, in_engine, member, span, trace
 from vllm_codesign import semconv as S
-from vllm_codesign.accounting import account, exposed_ns, fleet, timelines
+from vllm_codesign.accounting import Work, account, exposed_ns, fleet, timelines
 from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
 from vllm_codesign.model.trace import RequestTrace, Span
 from vllm_codesign.semconv import Part
@@ -156,9 +156,7 @@ def _request(
 
 @given(servings())
 @settings(max_examples=300, deadline=None)
-def test_parts_sum_to_the_wall_time_and_none_is_negative(
-    serving: Serving
-) -> None:
+def test_parts_sum_to_the_wall_time_and_none_is_negative(serving: Serving) -> None:
     request, found = serving
     result = account(request, timelines(found))
     assert result.total_ns == request.root.duration_ns
@@ -171,9 +169,7 @@ def test_parts_sum_to_the_wall_time_and_none_is_negative(
 
 @given(servings(), st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_the_order_of_records_does_not_matter(
-    serving: Serving, rng: random.Random
-) -> None:
+def test_the_order_of_records_does_not_matter(serving: Serving, rng: random.Random) -> None:
     request, found = serving
     shuffled = list(found)
     rng.shuffle(shuffled)
@@ -187,14 +183,15 @@ def test_the_order_of_records_does_not_matter(
 
 @given(servings(), st.integers(-(10**12), 10**12))
 @settings(max_examples=50, deadline=None)
-def test_nothing_depends_on_when_it_was(
-    serving: Serving, shift: int
-) -> None:
+def test_nothing_depends_on_when_it_was(serving: Serving, shift: int) -> None:
     request, found = serving
     shift = max(shift, -800)
     root = replace(
         request.root,
-        attributes={**request.root.attributes, S.MONOTONIC.key: request.root.attributes[S.MONOTONIC.key] + shift},  # type: ignore[operator]
+        attributes={
+            **request.root.attributes,
+            S.MONOTONIC.key: request.root.attributes[S.MONOTONIC.key] + shift,
+        },  # type: ignore[operator]
     )
     moved = [_shifted(one, shift) for one in found]
     assert account(RequestTrace(root, request.children), timelines(moved)) == account(
@@ -217,9 +214,7 @@ def _shifted(one: Step, by: int) -> Step:
                 move(r.forward),
                 move(r.sample),
                 move(r.forward_device),
-                tuple(
-                    replace(d, start_ns=d.start_ns + by, end_ns=d.end_ns + by) for d in r.device
-                ),
+                tuple(replace(d, start_ns=d.start_ns + by, end_ns=d.end_ns + by) for d in r.device),
             )
             for r in one.ranks
         ),
@@ -249,6 +244,7 @@ LEFT_OUT = {
     "members": lambda s: replace(s, members=None),
 }
 
+
 @given(servings(), st.sampled_from([*LEFT_OUT, "schedule"]))
 @settings(max_examples=400, deadline=None)
 def test_time_of_a_step_hook_left_out_goes_to_the_unexplained_and_nowhere_else(
@@ -267,9 +263,7 @@ def test_time_of_a_step_hook_left_out_goes_to_the_unexplained_and_nowhere_else(
 
 @given(servings())
 @settings(max_examples=150, deadline=None)
-def test_time_of_a_span_left_out_goes_to_the_unexplained_and_nowhere_else(
-    serving: Serving
-) -> None:
+def test_time_of_a_span_left_out_goes_to_the_unexplained_and_nowhere_else(serving: Serving) -> None:
     request, found = serving
     engines = timelines(found)
     whole = account(request, engines).parts
@@ -286,7 +280,10 @@ def test_the_fleet_s_busy_and_idle_times_fill_its_window(
     found: list[Serving], these: Serving
 ) -> None:
     engines = timelines(these[1])
-    total = fleet([one[0] for one in found], engines, window=(900, 4000), strip=True)
+    work = Work()
+    for request, _ in found:
+        work.take(request)
+    total = fleet(work, engines, window=(900, 4000), strip=True)
     for engine in total.engines:
         assert engine.window_ns == 3100
         assert all(ns > 0 for ns in engine.idle_ns.values())

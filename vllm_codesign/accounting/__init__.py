@@ -5,7 +5,7 @@ Pure functions from `model` types to `Accounting`: the exporter calls them on a 
 part means; the rules stand in `request.py` and `fleet.py`, the arithmetic in `sweep.py`.
 """
 
-from vllm_codesign.accounting.fleet import EngineTime, Fleet, fleet
+from vllm_codesign.accounting.fleet import EngineTime, Fleet, Work, fleet
 from vllm_codesign.accounting.request import account, bottleneck, exposed_ns
 from vllm_codesign.accounting.timeline import Timeline, timelines
 
@@ -13,6 +13,7 @@ __all__ = [
     "EngineTime",
     "Fleet",
     "Timeline",
+    "Work",
     "account",
     "bottleneck",
     "exposed_ns",

@@ -7,7 +7,7 @@ the house: a request that any process of the server had taken in and not yet ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,14 +93,23 @@ class Fleet:
 
 
 @dataclass(slots=True)
-class _Work:
-    """When there was work, from the traces."""
+class Work:
+    """When there was work in the house, gathered trace by trace."""
 
     house: list[Stretch] = field(default_factory=list)
     engines: dict[int, list[Stretch]] = field(default_factory=dict)
     dispatch: list[Stretch] = field(default_factory=list)
 
+    @property
+    def window(self) -> Stretch:
+        """From the first request's beginning to the last one's end."""
+        return (
+            min((start for start, _ in self.house), default=0),
+            max((end for _, end in self.house), default=0),
+        )
+
     def take(self, trace: RequestTrace) -> None:
+        """One request; work that outlived its response counts as well."""
         start = trace.root.attributes.get(S.MONOTONIC.key)
         if not isinstance(start, int):
             return
@@ -117,24 +126,16 @@ class _Work:
 
 
 def fleet(
-    traces: Iterable[RequestTrace],
+    work: Work,
     engines: Mapping[int, Timeline],
     window: Stretch | None = None,
     strip: bool = False,
 ) -> Fleet:
-    """Device time of all engines over `window` (None: from the first request to the last).
+    """Device time of all engines over `window` (None: that of the work).
 
-    `traces` are all that overlap the window. `strip` fills `EngineTime.strip`.
+    `work` is all that overlaps the window. `strip` fills `EngineTime.strip`.
     """
-    work = _Work()
-    for trace in traces:
-        work.take(trace)
-    if window is None:
-        window = (
-            min((start for start, _ in work.house), default=0),
-            max((end for _, end in work.house), default=0),
-        )
-    start, end = window
+    start, end = work.window if window is None else window
     return Fleet(
         tuple(_engine(timeline, work, start, end, strip) for timeline in engines.values()),
         start,
@@ -142,7 +143,7 @@ def fleet(
     )
 
 
-def _engine(timeline: Timeline, work: _Work, start: int, end: int, strip: bool) -> EngineTime:
+def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -> EngineTime:
     view = timeline.view(start, end)
     rows = {
         what: view.intervals.where(view.what == what).within(start, end)
@@ -175,7 +176,7 @@ def _engine(timeline: Timeline, work: _Work, start: int, end: int, strip: bool) 
         sweep.total(busy),
         {cause.value: int(lengths[rank[cause]]) for cause in labels if lengths[rank[cause]]},
         sweep.total(busy & host),
-        int(len(view.known)),
+        len(view.known),
         _strip(sweep, busy, label, [cause.value for cause in labels]) if strip else (),
     )
 

@@ -66,7 +66,8 @@ def account(
     """The parts of `trace`'s wall time, up to `until_ns` after its start (None: its end).
 
     `engines` holds timelines by the process id of the EngineCore. A trace that was recorded
-    below level `step` is accounted for by its spans alone, with `engine.queue`, `engine.prefill` and `engine.decode`.
+    below level `step` is accounted for by its spans alone, with `engine.queue`,
+    `engine.prefill` and `engine.decode`.
 
     Raises ValueError where the root does not say what its start is on the host's clock.
     """
@@ -263,4 +264,3 @@ class _EngineView:
         _put(label, inside & device[Part.QUEUE_CAPACITY], Part.QUEUE_CAPACITY)
         _put(label, waiting & sweep.covered(self._full), Part.QUEUE_CAPACITY)
         return work & inside
-

@@ -14,7 +14,11 @@ Attributes = dict[str, AttributeValue]
 
 
 def trace_of(
-    step: Step, service: str, trace_id: int, new_id: Callable[[], int], to_unix: Callable[[int], int]
+    step: Step,
+    service: str,
+    trace_id: int,
+    new_id: Callable[[], int],
+    to_unix: Callable[[int], int],
 ) -> RequestTrace:
     """The spans of `step`, root first; `service` is that of the server."""
     start = step.schedule[0]

@@ -139,9 +139,7 @@ class Timeline:
             steps, roles = found
             steps.append(index)
             roles.append(PREFILL if member.phase == "prefill" else DECODE)
-        self._full_since = (
-            step.schedule[1] if step.blocked_by == QueueReason.NO_FREE_BLOCKS else 0
-        )
+        self._full_since = step.schedule[1] if step.blocked_by == QueueReason.NO_FREE_BLOCKS else 0
 
     def _rows(self, step: Step) -> Iterator[tuple[Row, Stretch]]:
         planned, planned_end = step.schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vllm_codesign.analysis.accounts import Accounts
 from vllm_codesign.analysis.tables import NO_CLIENT, Scenario, Tables
 
 NOTHING = "No completed request in this capture: there is nothing to say about it yet."
@@ -94,3 +95,19 @@ def number(value: float) -> str:
     size = abs(value)
     digits = 0 if size >= 1_000 else 1 if size >= 100 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"
+
+
+def bounds(found: Accounts) -> list[str]:
+    """What could be had if no host time were exposed (Amdahl)."""
+    lines = []
+    if found.fleet is not None and found.fleet.busy_ns:
+        lines.append(
+            f"without exposed host time: at most {found.fleet.speed_up:.2f} x the throughput "
+            "while there is work"
+        )
+    if found.ttft is not None and found.ttft_without_host is not None:
+        lines.append(
+            f"time to first token {number(found.ttft.mean)} ms, without exposed host time "
+            f"{number(found.ttft_without_host.mean)} ms (means)"
+        )
+    return lines

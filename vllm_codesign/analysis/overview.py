@@ -8,12 +8,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vllm_codesign import settings
+from vllm_codesign.accounting import timelines
 from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.tables import Tables, build
 from vllm_codesign.model.bench import BenchRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.step import Step
 from vllm_codesign.store.capture import RUN_STORES, Capture, RunInfo, latest, resolve
-from vllm_codesign.store.reader import Reading, read_traces
+from vllm_codesign.store.reader import Reading, read_steps, read_traces
 
 RESULTS = "results.json"
 # Counters of `run.json` that say that something is missing from the capture.
@@ -36,12 +38,19 @@ class Overview:
     notes: tuple[str, ...]
     tables: Tables
     finding: str
+    steps: dict[int, tuple[Step, ...]]
+    """The steps that served the slowest requests, by the span id of the request's root."""
 
 
 def overview(
-    capture: Path | None, results: Path | None = None, scenario: str | None = None
+    capture: Path | None,
+    results: Path | None = None,
+    scenario: str | None = None,
+    with_steps: bool = False,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
+
+    `with_steps` reads the steps of the slowest requests as well.
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
@@ -49,7 +58,8 @@ def overview(
     bench = load_results(found_results) if found_results else None
     target = _target(capture, bench)
     reading = Reading()
-    tables = build(read_traces(target, reading), bench)
+    engines = timelines(read_steps(target, reading))
+    tables = build(read_traces(target, reading), bench, engines)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
         raise CodesignError(
             f"no request in {target.path} yet: segments close after 10 s; send requests or wait"
@@ -66,7 +76,20 @@ def overview(
         notes=_notes(run, tables, reading),
         tables=tables,
         finding=finding(tables),
+        steps=_steps_of(target, tables) if with_steps else {},
     )
+
+
+def _steps_of(capture: Capture, tables: Tables) -> dict[int, tuple[Step, ...]]:
+    wanted = {t.root.span_id for scenario in tables.scenarios for t in scenario.slowest}
+    found: dict[int, list[Step]] = {}
+    for step in read_steps(capture, of=wanted):
+        for span_id in {member.span_id for member in step.members or ()} & wanted:
+            found.setdefault(span_id, []).append(step)
+    return {
+        span_id: tuple(sorted(steps, key=lambda step: step.schedule))
+        for span_id, steps in found.items()
+    }
 
 
 def _target(capture: Path | None, bench: BenchRun | None) -> Capture:
@@ -155,4 +178,9 @@ def _notes(run: RunInfo | None, tables: Tables, reading: Reading) -> tuple[str, 
         lines.append(f"{reading.rootless_spans:,} spans belong to requests that are not here")
     if tables.outlived:
         lines.append(f"{tables.outlived:,} traces of work that outlived its response are left out")
+    if tables.differing:
+        lines.append(
+            f"{tables.differing:,} requests are accounted for otherwise than when they ended: "
+            "steps that the exporter had are not in this capture"
+        )
     return tuple(lines)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import stats, tables
+from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
 from vllm_codesign.analysis.overview import Overview
 
 SCHEMA_VERSION = 1
@@ -38,4 +40,50 @@ def _scenario(scenario: tables.Scenario) -> dict[str, Any]:
         "client": {key: asdict(stat) if stat else None for key, stat in scenario.client.items()},
         "server": {key: asdict(stat) if stat else None for key, stat in scenario.server.items()},
         "slowest": [f"{trace.trace_id:032x}" for trace in scenario.slowest],
+        "accounting": _accounts(scenario.accounts) if scenario.accounts else None,
+    }
+
+
+def _accounts(accounts: Accounts) -> dict[str, Any]:
+    stats_of = {
+        name: asdict(stat) if stat else None
+        for name, stat in (
+            ("total", accounts.total),
+            ("device", accounts.device),
+            ("host_exposed", accounts.exposed),
+            ("host_hidden", accounts.hidden),
+            ("ttft", accounts.ttft),
+            ("ttft_without_host", accounts.ttft_without_host),
+        )
+    }
+    return {
+        "view": LATENCY,
+        "n": accounts.n,
+        "stepwise": accounts.stepwise,
+        "parts": {part: asdict(stat) for part, stat in accounts.parts.items()},
+        **stats_of,
+        "bottlenecks": accounts.bottlenecks,
+        "fleet": _fleet(accounts.fleet) if accounts.fleet else None,
+    }
+
+
+def _fleet(fleet: Fleet) -> dict[str, Any]:
+    return {
+        "view": THROUGHPUT,
+        "window_ns": fleet.end_ns - fleet.start_ns,
+        "busy_ns": fleet.busy_ns,
+        "idle_ns": fleet.idle_ns,
+        "exposed_ns": fleet.exposed_ns,
+        "hidden_ns": fleet.hidden_ns,
+        "speed_up_without_exposed_host_time": fleet.speed_up if fleet.busy_ns else None,
+        "engines": [
+            {
+                "engine_pid": engine.engine,
+                "steps": engine.steps,
+                "busy_ns": engine.busy_ns,
+                "idle_ns": dict(engine.idle_ns),
+                "hidden_ns": engine.hidden_ns,
+            }
+            for engine in fleet.engines
+        ],
     }

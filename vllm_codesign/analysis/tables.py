@@ -9,17 +9,20 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv
+from vllm_codesign.accounting import Timeline
 from vllm_codesign.analysis import client, server
+from vllm_codesign.analysis.accounts import LATENCY, Accounts
+from vllm_codesign.analysis.accounts import Gathered as GatheredAccounts
 from vllm_codesign.analysis.stats import Stat, summarize
 from vllm_codesign.model.bench import BenchRun, RequestResult
 from vllm_codesign.model.trace import RequestTrace
 
 NO_CLIENT = "(no client)"
-VIEW = "latency, per request"
+VIEW = LATENCY
 SLOWEST = 5
 _NS_PER_MS = 1_000_000
 
@@ -51,6 +54,7 @@ class Scenario:
     server: dict[str, Stat | None]
     joined: Joined | None
     slowest: tuple[RequestTrace, ...]
+    accounts: Accounts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Tables:
     """Requests that ran while records were lost."""
     outlived: int
     """Traces of work that went on after its response had ended; in no table."""
+    differing: int = 0
+    """Requests whose accounting is not what the exporter wrote: steps are missing here."""
 
 
 @dataclass
@@ -78,6 +84,7 @@ class _Gathered:
     headers_ms: float = 0.0
     joined_server: dict[str, float] = field(default_factory=dict)
     slowest: list[tuple[int, int, int, RequestTrace]] = field(default_factory=list)
+    accounts: GatheredAccounts = field(default_factory=GatheredAccounts)
 
     def take_row(self, row: RequestResult) -> None:
         self.rows += 1
@@ -86,8 +93,11 @@ class _Gathered:
         for key, value in client.measure(row).items():
             self.client.setdefault(key, array("d")).append(value)
 
-    def take_trace(self, trace: RequestTrace, row: RequestResult | None) -> None:
+    def take_trace(
+        self, trace: RequestTrace, row: RequestResult | None, engines: Mapping[int, Timeline]
+    ) -> None:
         ended = server.outcome(trace)
+        self.accounts.work.take(trace)
         self.outcomes[ended] += 1
         root = trace.root
         heapq.heappush(self.slowest, (root.duration_ns, root.trace_id, root.span_id, trace))
@@ -95,6 +105,7 @@ class _Gathered:
             heapq.heappop(self.slowest)
         if ended != semconv.Outcome.COMPLETED:
             return
+        self.accounts.take(trace, engines)
         times = {key: ns / _NS_PER_MS for key, ns in server.measure(trace).items()}
         for key, value in times.items():
             self.server.setdefault(key, array("d")).append(value)
@@ -106,8 +117,16 @@ class _Gathered:
                 self.joined_server[key] = self.joined_server.get(key, 0.0) + value
 
 
-def build(traces: Iterable[RequestTrace], bench: BenchRun | None) -> Tables:
-    """The tables of `traces` and, where a client's results are given, of `bench`."""
+def build(
+    traces: Iterable[RequestTrace],
+    bench: BenchRun | None,
+    engines: Mapping[int, Timeline] | None = None,
+) -> Tables:
+    """The tables of `traces` and, where a client's results are given, of `bench`.
+
+    `engines`: the step timelines by process id of their EngineCore.
+    """
+    engines = engines or {}
     gathered: dict[str, _Gathered] = {}
     rows: dict[int, RequestResult] = {}
     if bench is not None:
@@ -126,22 +145,25 @@ def build(traces: Iterable[RequestTrace], bench: BenchRun | None) -> Tables:
         if trace.trace_id in waiting:
             waiting.discard(trace.trace_id)
             scenario.traced += 1
-        scenario.take_trace(trace, known)
+        scenario.take_trace(trace, known, engines)
     streaming = {s.name: s.stream for s in bench.scenarios} if bench else {}
     order = [*streaming, *(name for name in gathered if name not in streaming)]
     order.sort(key=lambda name: name == NO_CLIENT)
     return Tables(
         scenarios=tuple(
-            _scenario(name, gathered[name], streaming.get(name, True))
+            _scenario(name, gathered[name], streaming.get(name, True), engines)
             for name in order
             if name in gathered
         ),
         lossy_requests=lossy,
         outlived=outlived,
+        differing=sum(found.accounts.differing for found in gathered.values()),
     )
 
 
-def _scenario(name: str, found: _Gathered, streaming: bool) -> Scenario:
+def _scenario(
+    name: str, found: _Gathered, streaming: bool, engines: Mapping[int, Timeline]
+) -> Scenario:
     joined = None
     if found.joined:
         joined = Joined(
@@ -161,4 +183,5 @@ def _scenario(name: str, found: _Gathered, streaming: bool) -> Scenario:
         server={p.key: summarize(found.server.get(p.key, empty)) for p in server.PHASES},
         joined=joined,
         slowest=tuple(entry[-1] for entry in sorted(found.slowest, reverse=True)),
+        accounts=found.accounts.summary(engines, strip=True),
     )

@@ -12,11 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import client, server, stats, tables
-from vllm_codesign.analysis.finding import number
+from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
+from vllm_codesign.analysis.finding import bounds, number
 from vllm_codesign.analysis.overview import Overview, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
+from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
 
 _GAP = 2
 _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum": ""}
@@ -116,6 +119,9 @@ def _scenario(scenario: tables.Scenario, console: Console) -> None:
         console.print(grid)
     else:
         console.print(Group(*(Padding(part, (0, 0, 1, 0)) for part in parts[:-1]), *parts[-1:]))
+    if scenario.accounts is not None:
+        console.print()
+        _accounts(scenario, scenario.accounts, console)
     for error, count in scenario.client_errors.items():
         _line(console, f"client error, {count} x: {error}", "red")
 
@@ -141,6 +147,71 @@ def _server_table(scenario: tables.Scenario) -> Table:
             phase.label, *_cells(stat), share, str(stat.n if stat else 0), style=_STYLE[phase.side]
         )
     return table
+
+
+def _accounts(scenario: tables.Scenario, found: Accounts, console: Console) -> None:
+    table = _table(f"accounting ({LATENCY})")
+    table.add_column("%", justify="right", no_wrap=True)
+    for part, stat in found.parts.items():
+        table.add_row(part, *_cells(stat), _percent(stat.mean, found.total.mean), style=_side(part))
+    table.add_row("total", *_cells(found.total), "100.0", style="bold")
+    table.add_row("host, exposed", *_cells(found.exposed), _of(found.exposed, found))
+    table.add_row("host, hidden", *_cells(found.hidden), _of(found.hidden, found), style="dim")
+    console.print(table)
+    _line(console, "; ".join(_shares(scenario, found)))
+    if not found.stepwise:
+        _line(console, "Recorded below level `step`: no device time, engine.* stands for it.")
+    if found.fleet is not None:
+        console.print(_fleet_table(found.fleet))
+        for line in bounds(found):
+            _line(console, line)
+
+
+def _shares(scenario: tables.Scenario, found: Accounts) -> list[str]:
+    """The study's split beside ours."""
+    lines = [
+        f"of {found.n} requests: device {_of(found.device, found)} %, host exposed "
+        f"{_of(found.exposed, found)} %, hidden {_of(found.hidden, found)} %"
+    ]
+    cpu, gpu = scenario.client["cpu_percent"], scenario.client["gpu_percent"]
+    if cpu is not None and gpu is not None:
+        lines.append(f"the study's stopwatch says CPU {cpu.mean:.1f} %, GPU {gpu.mean:.1f} %")
+    if found.bottlenecks:
+        worst = ", ".join(f"{part} ({count})" for part, count in found.bottlenecks.items())
+        lines.append(f"largest avoidable part: {worst}")
+    return lines
+
+
+def _fleet_table(fleet: Fleet) -> Table:
+    title = Text(f"device ({THROUGHPUT}), % of {number((fleet.end_ns - fleet.start_ns) / 1e6)} ms")
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    causes = [cause.value for cause in IdleCause if fleet.idle_ns.get(cause.value)]
+    for column in ("engine", "steps", "busy", *(f"idle: {c}" for c in causes), "host hidden"):
+        table.add_column(column, justify="right")
+    for engine in fleet.engines:
+        whole = engine.window_ns
+        table.add_row(
+            str(engine.engine),
+            str(engine.steps),
+            _percent(engine.busy_ns, whole),
+            *(_percent(engine.idle_ns.get(cause, 0), whole) for cause in causes),
+            _percent(engine.hidden_ns, whole),
+        )
+    return table
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "–"
+
+
+def _of(stat: Stat, found: Accounts) -> str:
+    return _percent(stat.mean, found.total.mean)
+
+
+def _side(part: str) -> str:
+    if part.startswith("device.gap") or Part(part) in HOST_PARTS:
+        return _STYLE["host"]
+    return "" if Part(part) is Part.UNATTRIBUTED else _STYLE["engine"]
 
 
 def _table(title: str) -> Table:

@@ -43,7 +43,7 @@ def command(
     codesign report out/demo --out demo.html
     """
     with Console(stderr=True).status("reading the capture"):
-        view = overview(capture, results, scenario)
+        view = overview(capture, results, scenario, with_steps=True)
         page = render(view)
     _write(out, page)
     if as_json:

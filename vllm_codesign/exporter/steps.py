@@ -75,9 +75,7 @@ class _Partial:
 class StepAssembler:
     """Steps in the making. `take` records, then ask `complete`."""
 
-    def __init__(
-        self, engines: Mapping[int, EngineFacts], roots: Mapping[int, RootFacts]
-    ) -> None:
+    def __init__(self, engines: Mapping[int, EngineFacts], roots: Mapping[int, RootFacts]) -> None:
         """`engines` and `roots`: requests in the making, by key; they are only looked at."""
         self._engines = engines
         self._roots = roots
@@ -202,9 +200,7 @@ class StepAssembler:
             recorded = step.device.get(rank, [])
             model = next((r for r in recorded if r.c == DeviceWork.MODEL), None)
             if recorded:
-                device = tuple(
-                    DeviceInterval(r.t0, r.t1, _WORK[r.c], "events") for r in recorded
-                )
+                device = tuple(DeviceInterval(r.t0, r.t1, _WORK[r.c], "events") for r in recorded)
                 alone = (model.a, model.b) if model is not None and model.a else None
             else:
                 device, alone = _wall(execute, forward, sample), forward
@@ -300,5 +296,3 @@ def _decode(pieces: Mapping[int, Record], expected: int) -> Told | None:
             for number, tokens in zip(numbers[0 : 2 * record.s : 2], numbers[1::2], strict=False):
                 members.append((number, tokens & DECODING - 1, bool(tokens & DECODING)))
     return tuple(members)
-
-

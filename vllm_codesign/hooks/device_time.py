@@ -52,7 +52,7 @@ _PROFILERS = (
 class _Interval:
     """Events of one stretch of one step."""
 
-    __slots__ = ("begun_at", "begun", "ended", "forward", "key", "rank", "work")
+    __slots__ = ("begun", "begun_at", "ended", "forward", "key", "rank", "work")
 
     def __init__(self, work: DeviceWork, key: int, rank: int, begun: Any, begun_at: int) -> None:
         self.work = work

@@ -229,7 +229,9 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("work", "c", As.WORK),
         ("rank", "s"),
     ),
-    Kind.GIL: _p(("from", "t0", As.TIME), ("to", "t1", As.TIME), ("contended", "a"), ("looks", "b")),
+    Kind.GIL: _p(
+        ("from", "t0", As.TIME), ("to", "t1", As.TIME), ("contended", "a"), ("looks", "b")
+    ),
     Kind.TEXT: _p(("field", "s", As.FIELD), ("piece", "c>>16"), ("pieces", "c&16")),
     Kind.ITL: _p(("piece", "c>>8"), ("intervals", "c&8")),
     Kind.STEP_DECODES: _p(("requests", "s"), ("piece", "c")),

@@ -15,6 +15,7 @@ from vllm_codesign.analysis import client, server
 from vllm_codesign.analysis.finding import ms
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.analysis.tables import Scenario
+from vllm_codesign.model.step import Step, Stretch
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
 
 # Host phases warm, engine phases cold, what nobody claims grey; told apart by lightness
@@ -43,6 +44,15 @@ CLIENT_COLOURS = {
     "decode": "#cdd5df",
 }
 _SPAN_COLOUR = {p.span.name: COLOURS[p.key] for p in server.PHASES if p.span is not None}
+_STEP_COLOURS = {
+    "device": "#1d5fa8",
+    "prepare": "#d1495b",
+    "schedule": "#8f2d56",
+    "update": "#d98c4a",
+}
+MAX_STEPS = 400
+"""Steps drawn under one request."""
+
 _KV_COLOUR = "#56b4e9"
 _ROW_PX = 22
 _MAX_HOVER = 100
@@ -98,7 +108,7 @@ def phases(scenarios: tuple[Scenario, ...]) -> dict[str, Any] | None:
             "categoryarray": rows[::-1],
         },
     )
-    return _plain(figure)
+    return plain(figure)
 
 
 def legend(scenarios: tuple[Scenario, ...]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -119,7 +129,7 @@ def _sides(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _row_name(scenario: Scenario, side: str) -> str:
-    return f"{_escaped(scenario.name)} · {side}"
+    return f"{escaped(scenario.name)} · {side}"
 
 
 def _stack(
@@ -133,6 +143,19 @@ def _stack(
 ) -> None:
     means = [stat.mean if stat else 0.0 for stat in stats]
     wholes = [total.mean if total else 0.0 for total in totals]
+    add_stacked(figure, rows, means, wholes, label, brief, colour)
+
+
+def add_stacked(
+    figure: go.Figure,
+    rows: list[str],
+    means: list[float],
+    wholes: list[float],
+    label: str,
+    brief: str,
+    colour: str,
+) -> None:
+    """One colour of stacked bars, a mean in ms for each row and its share of the whole."""
     figure.add_bar(
         name=label,
         orientation="h",
@@ -152,8 +175,12 @@ def _stack(
     )
 
 
-def waterfall(trace: RequestTrace) -> dict[str, Any]:
-    """The spans of one request on its own time axis, root first, in order of their start."""
+def waterfall(trace: RequestTrace, steps: Sequence[Step] = ()) -> dict[str, Any]:
+    """The spans of one request on its own time axis, root first, in order of their start.
+
+    Below them what the engine did for its steps: a row for the device and one for each kind of
+    host work.
+    """
     spans = trace.spans
     origin = trace.root.start_ns
     labels = [_label(span, trace) for span in spans]
@@ -175,24 +202,69 @@ def waterfall(trace: RequestTrace) -> dict[str, Any]:
         hovertemplate="%{customdata[0]}<extra></extra>",
         showlegend=False,
     )
+    labels += _step_rows(figure, trace, steps, len(spans))
     figure.update_layout(
-        height=60 + _ROW_PX * len(spans),
+        height=60 + _ROW_PX * len(labels),
         bargap=0.25,
         margin={"l": 10, "r": 20, "t": 6, "b": 40},
+        barmode="overlay",
         xaxis={"title": {"text": "ms since the first byte"}, "rangemode": "tozero"},
         yaxis={
             "autorange": "reversed",
             "automargin": True,
-            "tickvals": list(range(len(spans))),
+            "tickvals": list(range(len(labels))),
             "ticktext": labels,
             "ticksuffix": "  ",
             "showgrid": False,
         },
     )
-    return _plain(figure)
+    return plain(figure)
 
 
-def _plain(figure: go.Figure) -> dict[str, Any]:
+def _step_rows(
+    figure: go.Figure, trace: RequestTrace, steps: Sequence[Step], below: int
+) -> list[str]:
+    """Rows of the request's steps, the first `MAX_STEPS` of them; returns their labels."""
+    begin = trace.root.attributes.get(semconv.MONOTONIC.key)
+    if not steps or not isinstance(begin, int):
+        return []
+    shown = steps[:MAX_STEPS]
+    labels = []
+    for row, (name, colour) in enumerate(_STEP_COLOURS.items(), below):
+        pieces = [(s, piece) for s in shown for piece in _pieces(s, name)]
+        figure.add_bar(
+            orientation="h",
+            y=[row] * len(pieces),
+            base=[(start - begin) / 1e6 for _, (start, _) in pieces],
+            x=[(end - start) / 1e6 for _, (start, end) in pieces],
+            marker={"color": colour, "line": {"width": 0.5, "color": colour}},
+            customdata=[
+                [
+                    f"step {s.number}: {name} {ms((end - start) / 1e6)}, {s.requests} requests, "
+                    f"{s.tokens} tokens"
+                ]
+                for s, (start, end) in pieces
+            ],
+            hovertemplate="%{customdata[0]}<extra></extra>",
+            showlegend=False,
+        )
+        labels.append(f"steps: {name}")
+    if len(steps) > len(shown):
+        labels[-1] += f" (first {len(shown)} of {len(steps)})"
+    return labels
+
+
+def _pieces(step: Step, name: str) -> list[Stretch]:
+    if name == "device":
+        return [(d.start_ns, d.end_ns) for rank in step.ranks for d in rank.device]
+    if name == "schedule":
+        return [step.schedule]
+    if name == "update":
+        return [step.update] if step.update is not None else []
+    return [(r.execute[0], r.forward[0]) for r in step.ranks if r.execute and r.forward]
+
+
+def plain(figure: go.Figure) -> dict[str, Any]:
     # Without Plotly's default template: 7 kB of colours a figure that the page replaces.
     figure.update_layout(template=None)
     data: dict[str, Any] = figure.to_plotly_json()
@@ -204,7 +276,7 @@ def _label(span: Span, trace: RequestTrace) -> str:
     several = any(s.attributes.get(semconv.REQUEST_INDEX.key) == 1 for s in trace.children)
     name = f"{span.name} #{index}" if several and index is not None else span.name
     # Plotly reads some tags in labels.
-    return _escaped(f"{name} · {ms(span.duration_ns / 1e6)}")
+    return escaped(f"{name} · {ms(span.duration_ns / 1e6)}")
 
 
 def _aggregate(span: Span) -> bool:
@@ -221,18 +293,18 @@ def _colour(span: Span) -> str:
 def _hover(span: Span, origin: int) -> str:
     start_ms, end_ms = (span.start_ns - origin) / 1e6, (span.end_ns - origin) / 1e6
     lines = [
-        f"<b>{_escaped(span.name)}</b> ({_escaped(span.service)})",
+        f"<b>{escaped(span.name)}</b> ({escaped(span.service)})",
         f"{ms(start_ms)} – {ms(end_ms)}: {ms(span.duration_ns / 1e6)}",
-        *(f"{_escaped(key)} = {_value(value)}" for key, value in span.attributes.items()),
+        *(f"{escaped(key)} = {_value(value)}" for key, value in span.attributes.items()),
     ]
-    lines += [f"event {_escaped(e.name)} at {ms((e.time_ns - origin) / 1e6)}" for e in span.events]
+    lines += [f"event {escaped(e.name)} at {ms((e.time_ns - origin) / 1e6)}" for e in span.events]
     return "<br>".join(lines)
 
 
 def _value(value: AttributeValue) -> str:
     text = ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
-    return _escaped(text if len(text) <= _MAX_HOVER else text[: _MAX_HOVER - 1] + "…")
+    return escaped(text if len(text) <= _MAX_HOVER else text[: _MAX_HOVER - 1] + "…")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -12,7 +12,7 @@ from vllm_codesign import __version__
 from vllm_codesign.analysis import client, finding, server, stats, tables
 from vllm_codesign.analysis.overview import Overview
 from vllm_codesign.analysis.stats import Stat
-from vllm_codesign.report import charts
+from vllm_codesign.report import account_charts, charts
 
 
 def render(view: Overview) -> str:
@@ -26,18 +26,29 @@ def render(view: Overview) -> str:
     )
     scenarios = [_scenario(index, s) for index, s in enumerate(view.tables.scenarios)]
     figures: dict[str, Any] = {
-        request["chart"]: charts.waterfall(request["trace"])
+        request["chart"]: charts.waterfall(
+            request["trace"], view.steps.get(request["trace"].root.span_id, ())
+        )
         for scenario in scenarios
         for request in scenario["slowest"]
     }
     if (bars := charts.phases(view.tables.scenarios)) is not None:
         figures["phases"] = bars
+    if (parts := account_charts.parts(view.tables.scenarios)) is not None:
+        figures["parts"] = parts
+    for index, found in enumerate(view.tables.scenarios):
+        if found.accounts is not None and found.accounts.fleet is not None:
+            strip = account_charts.strip(found.accounts.fleet)
+            if strip is not None:
+                figures[f"strip-{index}"] = strip
     return environment.get_template("report.html.j2").render(
         view=view,
         run=view.run,
         scenarios=scenarios,
         figures=figures,
         legend=charts.legend(view.tables.scenarios),
+        parts_legend=account_charts.legend(view.tables.scenarios),
+        idle_legend=account_charts.IDLE_LEGEND,
         plotly=get_plotlyjs(),
         view_name=tables.VIEW,
         method=stats.METHOD,
@@ -71,6 +82,8 @@ def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:
             }
             for p in server.PHASES
         ],
+        "index": index,
+        "accounts": _accounts(scenario),
         "slowest": [
             {
                 "chart": f"waterfall-{index}-{place}",
@@ -83,6 +96,29 @@ def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:
             for place, trace in enumerate(scenario.slowest)
         ],
     }
+
+
+def _accounts(scenario: tables.Scenario) -> dict[str, Any] | None:
+    found = scenario.accounts
+    if found is None:
+        return None
+    rows = [
+        {
+            **_row(part, "", stat),
+            "colour": account_charts.PART_COLOURS[part],
+            "share": _share(stat, found.total),
+        }
+        for part, stat in found.parts.items()
+    ]
+    sums = [
+        {**_row(label, brief, stat), "colour": None, "share": _share(stat, found.total)}
+        for label, brief, stat in (
+            ("host, exposed", "what the request waited for", found.exposed),
+            ("host, hidden", "while the device worked for it", found.hidden),
+            ("device", "while it worked for this request", found.device),
+        )
+    ]
+    return {"rows": rows, "sums": sums, "n": found.n, "bounds": finding.bounds(found)}
 
 
 def _row(label: str, brief: str, stat: Stat | None) -> dict[str, Any]:

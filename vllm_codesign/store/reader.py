@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -137,10 +137,15 @@ def read_traces(capture: Capture, reading: Reading | None = None) -> Iterator[Re
         yield from _requests(list(group), reading)
 
 
-def read_steps(capture: Capture, reading: Reading | None = None) -> Iterator[Step]:
-    """Every engine step of the capture, in no particular order."""
+def read_steps(
+    capture: Capture, reading: Reading | None = None, of: Collection[int] | None = None
+) -> Iterator[Step]:
+    """Every engine step of the capture, in no particular order.
+
+    `of`: only steps that served a request with one of these roots, by span id.
+    """
     reading = Reading() if reading is None else reading
-    spans = _sorted_spans(capture, reading, steps=True)
+    spans = _sorted_spans(capture, reading, steps=True, of=of)
     for _, group in groupby(spans, key=lambda span: span.trace_id):
         step = step_of(list({span.span_id: span for span in group}.values()))
         if step is not None:
@@ -150,15 +155,21 @@ def read_steps(capture: Capture, reading: Reading | None = None) -> Iterator[Ste
 _STEP_TRACES = f"""SELECT "TraceId" FROM otel_traces WHERE "SpanName" = '{semconv.STEP.name}'"""
 
 
-def _sorted_spans(capture: Capture, reading: Reading, steps: bool) -> Iterator[Span]:
+def _sorted_spans(
+    capture: Capture, reading: Reading, steps: bool, of: Collection[int] | None = None
+) -> Iterator[Span]:
     """Spans of step traces, or of all others, by trace."""
     which = "IN" if steps else "NOT IN"
+    chosen = _STEP_TRACES
+    if of is not None:
+        wanted = ", ".join(f"'{span_id:016x}'" for span_id in of)
+        chosen += f""" AND list_has_any("Links.SpanId", [{wanted}]::VARCHAR[])"""
     files = _readable(capture.traces, schema.TRACES, reading)
     while files:
         with _database() as connection:
             _create_view(connection, "otel_traces", files, schema.TRACES)
             query = (
-                f'SELECT * FROM otel_traces WHERE "TraceId" {which} ({_STEP_TRACES}) '
+                f'SELECT * FROM otel_traces WHERE "TraceId" {which} ({chosen}) '
                 'ORDER BY "TraceId", "Timestamp", "SpanId"'
             )
             try:

@@ -1,0 +1,133 @@
+"""The accounting of a scenario: each request's parts (latency), and the devices' time (throughput).
+
+The two views are never mixed: what a request waits for may be hidden behind others' device
+time, and what the device waits for may serve many requests at once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vllm_codesign import semconv as S
+from vllm_codesign.accounting import Fleet, Timeline, Work, account, exposed_ns, fleet
+from vllm_codesign.analysis.stats import Stat, summarize
+from vllm_codesign.model.step import Accounting
+from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.semconv import Part
+
+LATENCY = "latency, per request"
+THROUGHPUT = "throughput, per fleet"
+_NS_PER_MS = 1e6
+
+DEVICE_PARTS = (Part.DEVICE_PREFILL, Part.DEVICE_DECODE)
+QUEUE_PARTS = (Part.QUEUE_CAPACITY, Part.ENGINE_QUEUE)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """One scenario's accounting over its completed requests; times in ms."""
+
+    n: int
+    parts: dict[str, Stat]
+    """By part; those that no request had are left out, and one without it counts as 0."""
+    exposed: Stat
+    hidden: Stat
+    total: Stat
+    device: Stat
+    ttft: Stat | None
+    ttft_without_host: Stat | None
+    """Time to the first chunk, and what is left of it without the exposed host time before it."""
+    bottlenecks: dict[str, int]
+    """Requests by their largest avoidable part."""
+    stepwise: bool
+    """False where some were recorded below level `step`: then no device time is known."""
+    fleet: Fleet | None
+
+
+@dataclass
+class Gathered:
+    """What one scenario has while traces come in."""
+
+    n: int = 0
+    parts: dict[str, array[float]] = field(default_factory=dict)
+    exposed: array[float] = field(default_factory=lambda: array("d"))
+    hidden: array[float] = field(default_factory=lambda: array("d"))
+    total: array[float] = field(default_factory=lambda: array("d"))
+    device: array[float] = field(default_factory=lambda: array("d"))
+    ttft: array[float] = field(default_factory=lambda: array("d"))
+    ttft_without_host: array[float] = field(default_factory=lambda: array("d"))
+    bottlenecks: dict[str, int] = field(default_factory=dict)
+    stepwise: bool = True
+    differing: int = 0
+    """Requests whose parts are not those that the exporter wrote."""
+    work: Work = field(default_factory=Work)
+
+    def take(self, trace: RequestTrace, engines: Mapping[int, Timeline]) -> None:
+        """A completed request. One that does not say when it began by the host's clock, written
+        by an older version, is left out."""
+        if S.MONOTONIC.key not in trace.root.attributes:
+            return
+        found = account(trace, engines)
+        self.n += 1
+        self.differing += recorded(trace) not in (None, found.parts)
+        for part, ns in found.parts.items():
+            values = self.parts.setdefault(part, array("d"))
+            values.append(ns / _NS_PER_MS)
+        self.exposed.append(exposed_ns(found) / _NS_PER_MS)
+        self.hidden.append(found.hidden_ns / _NS_PER_MS)
+        self.total.append(found.total_ns / _NS_PER_MS)
+        self.device.append(device_ns(found) / _NS_PER_MS)
+        worst = str(trace.root.attributes.get(S.BOTTLENECK.key, ""))
+        if worst:
+            self.bottlenecks[worst] = self.bottlenecks.get(worst, 0) + 1
+        self.stepwise &= trace.root.attributes.get(S.LEVEL.key) == "step"
+        first = trace.root.attributes.get(S.RESPONSE_TTFC.key)
+        if isinstance(first, float | int):
+            until = round(first * 1e9)
+            before = account(trace, engines, until)
+            self.ttft.append(before.total_ns / _NS_PER_MS)
+            self.ttft_without_host.append((before.total_ns - exposed_ns(before)) / _NS_PER_MS)
+
+    def summary(self, engines: Mapping[int, Timeline], strip: bool) -> Accounts | None:
+        """None where no request could be accounted for."""
+        total, exposed = summarize(self.total), summarize(self.exposed)
+        hidden, device = summarize(self.hidden), summarize(self.device)
+        if total is None or exposed is None or hidden is None or device is None:
+            return None
+        parts = {}
+        for part in Part:
+            values = self.parts.get(part.value)
+            if values is not None:
+                stat = summarize([*values, *[0.0] * (self.n - len(values))])
+                assert stat is not None
+                parts[part.value] = stat
+        return Accounts(
+            n=self.n,
+            parts=parts,
+            exposed=exposed,
+            hidden=hidden,
+            total=total,
+            device=device,
+            ttft=summarize(self.ttft),
+            ttft_without_host=summarize(self.ttft_without_host),
+            bottlenecks=dict(sorted(self.bottlenecks.items(), key=lambda item: -item[1])),
+            stepwise=self.stepwise,
+            fleet=fleet(self.work, engines, strip=strip) if engines and self.stepwise else None,
+        )
+
+
+def device_ns(accounting: Accounting) -> int:
+    """Time in which the device worked for the request."""
+    return sum(accounting.parts.get(part.value, 0) for part in DEVICE_PARTS)
+
+
+def recorded(trace: RequestTrace) -> dict[str, int] | None:
+    """The parts that the exporter wrote on the root; None where it wrote none."""
+    found = {
+        part.value: ns
+        for part in Part
+        if isinstance(ns := trace.root.attributes.get(f"codesign.part.{part.value}_ns"), int)
+    }
+    return found or None
