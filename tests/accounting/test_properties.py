@@ -29,7 +29,7 @@ class _Core:
 
     def __init__(self, start: int) -> None:
         self.now = start
-        self.free = [0, 0]
+        self.free = 0  # tensor-parallel ranks keep step: each waits for the last
         self.pending: list[Step] = []
         self.done: list[Step] = []
 
@@ -40,13 +40,12 @@ class _Core:
         planned = start + draw(lengths)
         running = []
         for rank in range(ranks):
-            entered = max(planned + draw(lengths), self.free[rank])
+            entered = max(planned + draw(lengths), self.free)
             forward = entered + draw(lengths)
             launched = forward + draw(lengths)
             computed = launched + draw(lengths)
             sampling = computed + draw(lengths)
             sampled = sampling + draw(lengths)
-            self.free[rank] = sampled
             running.append(
                 RankStep(
                     rank,
@@ -60,6 +59,7 @@ class _Core:
                     ),
                 )
             )
+        self.free = max(rank.sample[1] for rank in running if rank.sample)
         self.pending.append(
             Step(
                 engine=ENGINE,

@@ -15,35 +15,11 @@ import pytest
 
 from tests.support.checks import check_coverage, check_engine_spans, check_nesting
 from tests.support.mixed_load import Sent, make_requests, send_all
+from tests.support.plugin import ASYNC_ON_CPU, install
 from tests.support.serving import Serving, Traces, serve
 from vllm_codesign import semconv as S
 
 pytestmark = pytest.mark.full
-
-_PLUGIN = """
-import os
-from pathlib import Path
-
-
-def register():
-    from vllm.platforms.cpu import CpuPlatform
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-
-    original = CpuPlatform.check_and_update_config.__func__
-
-    def checked(cls, vllm_config):
-        original(cls, vllm_config)
-        vllm_config.scheduler_config.async_scheduling = True
-
-    CpuPlatform.check_and_update_config = classmethod(checked)
-    construct = AsyncScheduler.__init__
-
-    def constructed(self, *args, **kwargs):
-        construct(self, *args, **kwargs)
-        Path(os.environ["ASYNC_MARK"]).write_text(type(self).__name__)
-
-    AsyncScheduler.__init__ = constructed
-"""
 
 Mixed = tuple[list[Sent], Traces, dict[str, float], Path]
 
@@ -51,19 +27,10 @@ Mixed = tuple[list[Sent], Traces, dict[str, float], Path]
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
     folder = tmp_path_factory.mktemp("async")
-    plugin = folder / "plugin"
-    information = plugin / "async_on_cpu-1.0.dist-info"
-    information.mkdir(parents=True)
-    (plugin / "async_on_cpu.py").write_text(_PLUGIN)
-    (information / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: async-on-cpu\nVersion: 1.0\n"
-    )
-    (information / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nasync_on_cpu = async_on_cpu:register\n"
-    )
+    path = install(folder / "plugin", {"async_on_cpu": ASYNC_ON_CPU})
     env = {
         "VLLM_PLUGINS": "codesign,async_on_cpu",
-        "PYTHONPATH": str(plugin),
+        "PYTHONPATH": path,
         "ASYNC_MARK": str(folder / "mark"),
     }
     with serve(folder, env=env) as serving:

@@ -244,7 +244,8 @@ class _EngineView:
         for part in (Part.DEVICE_PREFILL, Part.DEVICE_DECODE):
             _put(label, device[part], part)
         busy = np.logical_or.reduce(list(device.values()))
-        idle = inside & ~busy & ~sweep.covered(self._unseen)
+        seen = ~sweep.covered(self._unseen)
+        idle = inside & ~busy & seen
         work = np.zeros(len(label), dtype=np.bool_)
         # Which cause it was is settled before whose: leaving a record out cannot promote
         # what it stood before.
@@ -260,7 +261,7 @@ class _EngineView:
             _put(label, unexplained & (mine | others), Part.QUEUE_HOST)
             unexplained = unexplained & ~(mine | others | nobodys)
             _put(label, idle & running & nobodys & ~(mine | others), Part.GAP_OTHER)
-        _put(label, running & ~busy & (unexplained | ~idle), Part.GAP_OTHER)
-        _put(label, inside & device[Part.QUEUE_CAPACITY], Part.QUEUE_CAPACITY)
+        _put(label, running & ~busy & (unexplained | ~seen), Part.GAP_OTHER)
+        _put(label, inside & seen & device[Part.QUEUE_CAPACITY], Part.QUEUE_CAPACITY)
         _put(label, waiting & sweep.covered(self._full), Part.QUEUE_CAPACITY)
         return work & inside

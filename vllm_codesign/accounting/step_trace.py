@@ -127,6 +127,7 @@ def _rank_spans(rank: RankStep) -> Iterator[tuple[SpanKind, Stretch, Attributes]
         attributes = identity | _device(rank, "sample", start)
         draft = next((d for d in rank.device if d.work == "draft"), None)
         if draft is not None:
+            attributes[S.DEVICE_SOURCE.key] = draft.source
             attributes[S.DEVICE_DRAFT_START.key] = draft.start_ns - start
             attributes[S.DEVICE_DRAFT_END.key] = draft.end_ns - start
         yield S.WORKER_SAMPLE, rank.sample, attributes
