@@ -62,7 +62,11 @@ def make_step(number: int) -> Step:
         ),
         members=tuple(
             Member(
-                1, first + i + 1, str(first + i + 1), 1, "decode" if number % STEPS_EACH else "prefill"
+                1,
+                first + i + 1,
+                str(first + i + 1),
+                1,
+                "decode" if number % STEPS_EACH else "prefill",
             )
             for i in range(BATCH)
         ),
@@ -131,7 +135,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     options = parser.parse_args()
-    table = Table("records", "requests", "steps in, s", "accounting, s", "total, s", "us per record")
+    table = Table(
+        "records", "requests", "steps in, s", "accounting, s", "total, s", "us per record"
+    )
     for size in options.sizes:
         runs = [measure(size) for _ in range(options.rounds)]
         taking = statistics.median(run[0] for run in runs)

@@ -106,6 +106,20 @@ def test_schedule_of_the_next_step_hides_behind_the_device():
     assert found.total_ns == request.root.duration_ns
 
 
+def test_a_worker_that_prepares_for_others_holds_the_device_up_whatever_enginecore_does():
+    mine = step(1, 1000, update=30, members=(member(),))
+    # Planned before the first result came back; prepared while EngineCore deals with that.
+    others = step(
+        2, 1015, schedule=5, reach=69, prepare=40, members=(member(span_id=5, request="r5"),)
+    )
+    assert mine.update == (1087, 1117)
+    assert others.ranks[0].execute[0] == 1089  # type: ignore[index]
+    request = trace(1000, 1117, in_engine(S.DECODE.name, 1000, 1117))
+    parts = account(request, timelines([mine, others])).parts
+    assert parts["device.gap.update"] == 2
+    assert parts["queue.host"] == 28
+
+
 def test_below_step_level_the_engine_phases_stand_for_themselves():
     request = trace(
         1000,

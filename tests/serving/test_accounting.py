@@ -64,9 +64,7 @@ def test_the_parts_on_every_server_span_sum_to_its_duration(
 
 
 @pytest.mark.parametrize("clients", CLIENTS)
-def test_hardly_anything_is_unexplained(
-    loads: dict[int, list[RequestTrace]], clients: int
-) -> None:
+def test_hardly_anything_is_unexplained(loads: dict[int, list[RequestTrace]], clients: int) -> None:
     shares = []
     for trace in loads[clients]:
         parts = recorded(trace) or {}

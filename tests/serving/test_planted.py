@@ -93,8 +93,10 @@ def test_the_same_schedule_is_hidden_behind_a_longer_forward(tmp_path: Path) -> 
     ms = per_step_ms(traces, Part.GAP_SCHEDULE)
     steps = sum(map(steps_of, traces))
     hidden = sum(int(t.root.attributes[S.HOST_HIDDEN.key]) for t in traces) / steps / 1e6  # type: ignore[arg-type]
-    print(f"schedule() 3 ms behind a forward of 12 ms: exposed {ms:.3f} ms a step, "
-          f"hidden {hidden:.3f} ms a step; fleet idle {total.idle_ns}, hidden {total.hidden_ns}")
+    print(
+        f"schedule() 3 ms behind a forward of 12 ms: exposed {ms:.3f} ms a step, "
+        f"hidden {hidden:.3f} ms a step; fleet idle {total.idle_ns}, hidden {total.hidden_ns}"
+    )
     assert ms < 0.5
     assert hidden >= 0.8 * SCHEDULE_S * 1e3
     assert total.idle_ns.get(IdleCause.SCHEDULE.value, 0) < 0.1 * total.hidden_ns
@@ -114,8 +116,10 @@ def test_a_slow_tokenizer_idles_the_device_at_low_concurrency_only(tmp_path: Pat
                 for t in traces
                 for p in (Part.FRONTEND_CPU, Part.FRONTEND_WAIT)
             ) / len(traces)
-            print(f"{name}: frontend {frontend / 1e6:.1f} ms a request, device idle by frontend "
-                  f"{100 * idle[name]:.1f} % of the time with work; {total.idle_ns}")
+            print(
+                f"{name}: frontend {frontend / 1e6:.1f} ms a request, device idle by frontend "
+                f"{100 * idle[name]:.1f} % of the time with work; {total.idle_ns}"
+            )
             assert frontend >= TOKENIZER_S * 1e9
     assert idle["alone"] > 0.2
     assert idle["many"] < idle["alone"] / 3

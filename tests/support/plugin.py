@@ -77,7 +77,9 @@ def install(folder: Path, plugins: Mapping[str, str]) -> str:
         information = folder / f"{name}-1.0.dist-info"
         information.mkdir(parents=True)
         (folder / f"{name}.py").write_text(source)
-        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        )
         (information / "entry_points.txt").write_text(
             f"[vllm.general_plugins]\n{name} = {name}:register\n"
         )
