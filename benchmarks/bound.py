@@ -21,6 +21,9 @@ IN_ROOT = ("ROOT_BEGIN", "ROOT_PARENT", "ROOT_RECEIVED", "ROOT_PARAMS", "ROOT_ST
 IN_OUTPUTS = ("REQ_OUT", "REQ_RETURN", "REQ_DETOKENIZE")
 """Records written within process_outputs, whose call is charged as a batch."""
 
+IN_STEP = ("STEP", "STEP_STATE", "STEP_UPDATE")
+"""Records that the costs `schedule` and `update` hold, which are those at level `step`."""
+
 KEYS = {"api_server": 1, "engine_core": 2}
 """Hashes of a request id per request."""
 
@@ -37,6 +40,9 @@ ASSUMPTIONS = (
     "process_outputs with a hooked call's cost, and each output in it one output's cost",
     "calls of the detokenizer, of send and of allocate_slots are those that the records count; "
     "each allocate_slots has one get_new_blocks inside, which is more than there are",
+    "schedule, update and execute_model cost what they do at level `step`, in a step of the same "
+    "requests as the one before; those that tell their requests anew are charged each piece of "
+    "eight as a call",
     "per-request work of EngineCore is spread over the steps of the same load",
     "a step lasts from one execute_model of the worker to the next, median; EngineCore's step is "
     "the same one",
@@ -110,11 +116,13 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
         ),
         api_cpu_us,
     )
+    in_step = sum(tally.kinds["engine_core"][kind] for kind in IN_STEP)
+    records = tally.total("engine_core") - in_step
     engine = Bound(
         "engine_core",
         "step",
         (
-            Item("records", per_step(tally.total("engine_core")), cost["hooked_call"]),
+            Item("records", per_step(records), cost["hooked_call"]),
             Item("schedule", 1, cost["schedule"]),
             Item("update_from_output", 1, cost["update"]),
             Item("allocate_slots", per_step(tally.allocate_calls), cost["allocate"]),
@@ -124,10 +132,14 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
         ),
         step_us,
     )
+    in_worker = tally.kinds["worker"]
     worker = Bound(
         "worker",
         "step",
-        (Item("records", per_step(tally.total("worker")), cost["execute"]),),
+        (
+            Item("execute_model", per_step(in_worker["WORKER_EXECUTE"]), cost["execute"]),
+            Item("sample_tokens", per_step(in_worker["WORKER_SAMPLE"]), cost["sample"]),
+        ),
         step_us,
     )
     return [api, engine, worker]

@@ -129,7 +129,11 @@ def engine_cases() -> list[Case]:
         num_scheduled_tokens=tokens,
         total_num_scheduled_tokens=BATCH,
     )
-    step = Stub(**{**vars(first), "scheduled_new_reqs": []})
+    step = Stub(
+        **{**vars(first), "scheduled_new_reqs": []},
+        scheduled_spec_decode_tokens={},
+        codesign_step=1,
+    )
     outputs = {0: Stub(outputs=[Stub(request_id=i, new_token_ids=[1]) for i in ids])}
     blocks = Stub(blocks=([],))
 
@@ -150,7 +154,18 @@ def engine_cases() -> list[Case]:
     ) -> Any:
         return blocks
 
+    def model_forward() -> None:
+        return None
+
     def execute_model(self: Any, scheduler_output: Any) -> None:
+        model_forward()
+
+    hooked_forward = wrapped("worker.forward", model_forward)
+
+    def execute_model_hooked(self: Any, scheduler_output: Any) -> None:
+        hooked_forward()
+
+    def sample_tokens(self: Any, grammar_output: Any) -> None:
         return None
 
     add, begin = wrapped("scheduler.add_request", add_request), wrapped("scheduler.schedule", admit)
@@ -166,9 +181,10 @@ def engine_cases() -> list[Case]:
             "schedule",
             calls(wrapped("scheduler.schedule", schedule), scheduler),
             "plain_schedule",
+            level=2,
         ),
         Case("plain_update", calls(update_from_output, scheduler, step, None), ""),
-        Case("update", calls(update, scheduler, step, None), "plain_update"),
+        Case("update", calls(update, scheduler, step, None), "plain_update", level=2),
         Case("plain_allocate", calls(allocate_slots, None, requests[0], 1), ""),
         Case(
             "allocate",
@@ -178,8 +194,16 @@ def engine_cases() -> list[Case]:
         Case("plain_execute", calls(execute_model, worker, step), ""),
         Case(
             "execute",
-            calls(wrapped("worker.execute_model", execute_model), worker, step),
+            calls(wrapped("worker.execute_model", execute_model_hooked), worker, step),
             "plain_execute",
+            level=2,
+        ),
+        Case("plain_sample", calls(sample_tokens, worker, None), ""),
+        Case(
+            "sample",
+            calls(wrapped("worker.sample_tokens", sample_tokens), worker, None),
+            "plain_sample",
+            level=2,
         ),
     ]
 

@@ -54,8 +54,8 @@ class Tally:
     outputs: int = 0
     allocate_calls: int = 0
     steps: int = 0
-    scheduled: int = 0
-    """Requests in a step, summed over the steps."""
+    tokens: int = 0
+    """Tokens computed in a step, summed over the steps."""
     step_ns: list[int] = field(default_factory=list)
     """From the beginning of one step in the worker to that of the next."""
 

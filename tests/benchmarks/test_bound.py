@@ -7,7 +7,7 @@ from benchmarks.intervals import Interval
 from benchmarks.load import WORDS, prompt
 from benchmarks.micro_cases import engine_cases, frontend_cases, general_cases
 from benchmarks.ring_counts import Tally, position, since
-from vllm_codesign.recorder.layout import Kind, WorkerCall
+from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.ring import Ring
 
 
@@ -33,13 +33,15 @@ def test_counting_begins_where_the_load_began(ring):
 def test_steps_come_from_the_worker(ring):
     for number in range(3):
         begin = number * 1000
-        ring.emit(Kind.WORKER_CALL, 0, begin, begin + 5, 16, 16, 0, WorkerCall.EXECUTE)
-        ring.emit(Kind.WORKER_CALL, 0, begin + 6, begin + 7, 0, 0, 0, WorkerCall.SAMPLE)
-    ring.emit(Kind.WORKER_CALL, 0, 9000, 9001, 0, 0, 0, WorkerCall.EXECUTE)  # an empty step
+        ring.emit(Kind.WORKER_EXECUTE, 7, begin, begin + 5, begin + 1, begin + 4, 16)
+        ring.emit(Kind.WORKER_SAMPLE, 7, begin + 6, begin + 7)
+    ring.emit(Kind.WORKER_EXECUTE, 0, 9000, 9001)  # an empty step
     tally = Tally(16)
     tally.add("worker", since(ring.path, 0))
-    assert (tally.steps, tally.scheduled, tally.step_ns) == (3, 48, [1000, 1000])
-    assert json.loads(json.dumps(tally.as_dict()))["kinds"] == {"worker": {"WORKER_CALL": 7}}
+    assert (tally.steps, tally.tokens, tally.step_ns) == (3, 48, [1000, 1000])
+    assert json.loads(json.dumps(tally.as_dict()))["kinds"] == {
+        "worker": {"WORKER_EXECUTE": 4, "WORKER_SAMPLE": 3}
+    }
 
 
 def test_overwritten_records_are_an_error(ring):
@@ -59,14 +61,16 @@ def test_bound_is_counts_times_costs():
         detokenizer_calls=320,
         allocate_calls=320,
         steps=40,
-        scheduled=320,
+        tokens=320,
         step_ns=[20_000_000] * 39,
     )
     tally.kinds["api_server"].update(
         {"ROOT_END": 10, "REQ_OUT": 20, "REQ": 60, "TEXT": 50, "ITL": 40}
     )
-    tally.kinds["engine_core"].update({"ENG_QUEUED": 40})
-    tally.kinds["worker"].update({"WORKER_CALL": 80})
+    tally.kinds["engine_core"].update(
+        {"ENG_QUEUED": 40, "STEP": 40, "STEP_STATE": 40, "STEP_UPDATE": 40}
+    )
+    tally.kinds["worker"].update({"WORKER_EXECUTE": 40, "WORKER_SAMPLE": 40})
     api, engine, worker = bounds(tally, ns, api_cpu_us=5000.0)
     # root 1, calls 6 and 3, last output 2, string, key, times, batches 8, outputs 32, calls 32,
     # sends 34

@@ -10,6 +10,7 @@ from tests.exporter.records import (
     engine_records,
     short,
     the_trace,
+    us,
 )
 
 
@@ -39,6 +40,7 @@ def test_a_whole_trace() -> None:
         "codesign.outcome": "completed",
         "codesign.level": "request",
         "codesign.streaming": True,
+        "codesign.monotonic_ns": us(0.001),
     }
     spans = [(s.name, s.service, *at(s), short(s.attributes)) for s in trace.children]
     api, engine = "vllm", "vllm-engine"

@@ -51,12 +51,26 @@ class Scheduler(SimpleNamespace):
         )
 
 
-def step(new: tuple[str, ...] = (), resumed: tuple[str, ...] = (), **tokens: int) -> Any:
+def step(
+    new: tuple[str, ...] = (),
+    resumed: tuple[str, ...] = (),
+    drafted: dict[str, list[int]] | None = None,
+    **tokens: int,
+) -> Any:
     return SimpleNamespace(
         scheduled_new_reqs=[SimpleNamespace(req_id=name) for name in new],
         scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=set(resumed)),
         num_scheduled_tokens=tokens,
         total_num_scheduled_tokens=sum(tokens.values()),
+        scheduled_spec_decode_tokens=drafted or {},
+    )
+
+
+def sampled(**tokens: list[int]) -> Any:
+    """As much of the model runner's output as the hooks read."""
+    return SimpleNamespace(
+        sampled_token_ids=list(tokens.values()),
+        req_id_to_index={name: index for index, name in enumerate(tokens)},
     )
 
 

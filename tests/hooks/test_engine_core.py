@@ -44,9 +44,13 @@ def test_a_request_from_queue_to_end(recording: Any) -> None:
         outputs = SimpleNamespace(
             outputs=[SimpleNamespace(request_id=of, new_token_ids=list(tokens))]
         )
-        original = lambda scheduler_output: {0: outputs}  # noqa: E731
-        wrapper = engine_core.make_update(original, getters_for(original, ("scheduler_output",)))
-        assert wrapper(output) == {0: outputs}
+
+        def original(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+            return {0: outputs}
+
+        reads = ("self", "scheduler_output", "model_runner_output")
+        wrapper = engine_core.make_update(original, getters_for(original, reads))
+        assert wrapper(scheduler, output, None) == {0: outputs}
 
     update(step(a=50))
     engine_core._scheduled(40, 41, step(a=50), scheduler)

@@ -158,7 +158,7 @@ class TestWhatGoesWrongInOurs:
     def test_in_the_hand_written_wrappers(self, recording: Any) -> None:
         """Objects without any of the attributes that the advice reads."""
 
-        def update_from_output(scheduler_output: Any) -> str:
+        def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> str:
             return "outputs"
 
         def allocate_slots(request: Any, num_external_computed_tokens: int = 0) -> str:
@@ -171,7 +171,12 @@ class TestWhatGoesWrongInOurs:
             return fn
 
         for make, function, reads, args in (
-            (engine_core.make_update, update_from_output, ("scheduler_output",), (object(),)),
+            (
+                engine_core.make_update,
+                update_from_output,
+                ("self", "scheduler_output", "model_runner_output"),
+                (object(), object(), object()),
+            ),
             (
                 engine_core.make_allocate,
                 allocate_slots,

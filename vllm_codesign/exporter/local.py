@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vllm_codesign import semconv
 from vllm_codesign import settings as settings_module
 from vllm_codesign.exporter import run_file
 from vllm_codesign.exporter.keep import RecordKeeper
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.model.trace import AttributeValue, RequestTrace
 from vllm_codesign.recorder.reader import Record
 from vllm_codesign.recorder.session import Session
 from vllm_codesign.store import retention
@@ -32,6 +33,7 @@ _OF_THIS_EXPORTER = frozenset(
     (
         "records",
         "requests",
+        "steps",
         "spans",
         "roots_skipped",
         "traces_failed",
@@ -92,14 +94,14 @@ class LocalStore:
 
     def add(self, trace: RequestTrace, resource: Mapping[str, str]) -> None:
         """All spans of a trace."""
-        # A linked trace is the rest of a request that has been counted.
-        self.unsaved += not trace.root.links
+        # A linked trace is the rest of a request that has been counted; steps are no requests.
+        self.unsaved += not trace.root.links and trace.root.name != semconv.STEP.name
         with self._saying_once():
             self._spans.add(trace.spans, resource)
         self._count_unsaved()
 
     def sample(
-        self, at: int, name: str, unit: str, value: float, attributes: Mapping[str, int]
+        self, at: int, name: str, unit: str, value: float, attributes: Mapping[str, AttributeValue]
     ) -> None:
         """One sample of a series."""
         with self._saying_once():

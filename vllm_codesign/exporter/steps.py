@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vllm_codesign.exporter.facts import EngineFacts, RootFacts
 from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
@@ -31,6 +32,12 @@ DEVICE_NS = 1_000_000_000
 
 STUCK_NS = 1_000_000_000
 """A step without a result is handed out this long after a later one of its engine had one."""
+
+GIVE_UP_NS = 60_000_000_000
+"""A step without a result is handed out at last: the level was switched off in between."""
+
+STRAY_NS = 10_000_000_000
+"""How long workers' records of a step wait for EngineCore's."""
 
 _REMEMBERED = 100_000
 """Requests whose number is known, and those whose root is, at most."""
@@ -70,6 +77,8 @@ class _Partial:
     sample: dict[int, Record] = field(default_factory=dict)
     device: dict[int, list[Record]] = field(default_factory=dict)
     pieces: dict[int, Record] = field(default_factory=dict)
+    waits_since: int = 0
+    """When it was first seen to lack EngineCore's first record."""
 
 
 class StepAssembler:
@@ -89,8 +98,12 @@ class StepAssembler:
         """By the span id of a root that some step has linked to: the root's key."""
         self._told: dict[int, OrderedDict[int, Told | None]] = {}
         self._device_ranks: dict[int, set[int]] = {}
+        self._handed: dict[int, int] = {}
+        """By engine, the key of the step that was handed out last."""
         self.lost = 0
-        """Steps of which EngineCore's first record never came."""
+        """Steps of which EngineCore's first record never came: gaps in the numbers."""
+        self.late = 0
+        """Records of steps that were handed out before."""
 
     def take(self, pid: int, record: Record) -> None:
         """One record of process `pid`: of a step, or `ENG_QUEUED`."""
@@ -102,12 +115,16 @@ class StepAssembler:
             return
         if not key:
             return
+        if key <= self._handed.get(key >> 40, 0):
+            self.late += 1
+            return
         if kind == Kind.STEP:
             step = self._early.pop(key, None) or _Partial()
             step.pid = pid
             self._partial.setdefault(pid, OrderedDict())[key] = step
         else:
-            found = self._partial.get(key >> 40, {}).get(key)
+            steps = self._partial.get(key >> 40)
+            found = steps.get(key) if steps is not None else None
             step = found if found is not None else self._early.setdefault(key, _Partial())
         if kind == Kind.WORKER_EXECUTE:
             step.execute[record.s] = record
@@ -130,25 +147,42 @@ class StepAssembler:
         ]
         return min(begins, default=1 << 62)
 
-    def complete(self, read_until: int, final: bool = False) -> Iterator[Step]:
-        """Steps that are complete, given that all records up to `read_until` were taken."""
+    def complete(
+        self, read_until: int, final: bool = False, gone: Collection[int] = ()
+    ) -> Iterator[Step]:
+        """Steps that are complete, given that all records up to `read_until` were taken.
+
+        `gone`: processes that have ended; no result comes from those.
+        """
         for pid, steps in self._partial.items():
-            latest = max(
-                (s.one[Kind.STEP_UPDATE].t1 for s in steps.values() if Kind.STEP_UPDATE in s.one),
-                default=0,
-            )
             while steps:
                 key, step = next(iter(steps.items()))
-                if not final and not self._ready(pid, step, latest, read_until):
+                if not final and not self._ready(pid, step, read_until, pid in gone):
                     break
                 del steps[key]
+                last = self._handed.get(pid)
+                if last is not None:
+                    self.lost += key - last - 1
+                self._handed[pid] = key
                 yield self._build(pid, key, step)
         self._drop_strays(read_until)
 
-    def _ready(self, pid: int, step: _Partial, latest: int, read_until: int) -> bool:
+    def _ready(self, pid: int, step: _Partial, read_until: int, gone: bool) -> bool:
         update = step.one.get(Kind.STEP_UPDATE)
         if update is None:
-            return bool(latest) and read_until - latest > STUCK_NS
+            # Only of later steps: the one before may have had its result long ago.
+            latest = max(
+                (
+                    s.one[Kind.STEP_UPDATE].t1
+                    for s in self._partial[pid].values()
+                    if Kind.STEP_UPDATE in s.one
+                ),
+                default=0,
+            )
+            if latest and read_until - latest > STUCK_NS:
+                return True
+            quiet = read_until - step.one[Kind.STEP].t1
+            return quiet > (SETTLE_NS if gone else GIVE_UP_NS)
         waited = read_until - update.t1
         if waited < SETTLE_NS:
             return False
@@ -156,21 +190,19 @@ class StepAssembler:
         return waited > DEVICE_NS or all(rank in step.device for rank in expected)
 
     def _drop_strays(self, read_until: int) -> None:
-        """What came of steps whose first record was lost, or that are handed out already."""
-        if len(self._early) < 64:
-            return
+        """What workers wrote of steps whose first record was lost."""
         for key, step in list(self._early.items()):
-            records = [*step.one.values(), *step.execute.values(), *step.sample.values()]
-            seen = max((r.t1 for r in records), default=0)
-            if read_until - seen > 10 * DEVICE_NS:
+            step.waits_since = step.waits_since or read_until
+            overtaken = key <= self._handed.get(key >> 40, 0)
+            if overtaken or read_until - step.waits_since > STRAY_NS:
                 del self._early[key]
-                self.lost += 1
 
     def _build(self, pid: int, key: int, step: _Partial) -> Step:
         planned, state = step.one[Kind.STEP], step.one.get(Kind.STEP_STATE)
         update = step.one.get(Kind.STEP_UPDATE)
         told = self._members_told(pid, key, step, state)
         reason = planned.s
+        allocate = (state.t0, state.t1) if state and state.t0 else None
         return Step(
             engine=pid,
             number=key & _NUMBERS,
@@ -185,9 +217,9 @@ class StepAssembler:
             waiting=state.s if state else 0,
             running=state.a >> 32 if state else 0,
             blocked_by=REASON_NUMBERS[reason - 1] if reason else "",
-            allocate=(state.t0, state.t1) if state and state.t0 else None,
-            allocate_ns=state.a & _LOW if state else 0,
-            allocate_calls=planned.c,
+            allocate=allocate,
+            allocate_ns=state.a & _LOW if state and allocate else 0,
+            allocate_calls=planned.c if allocate else 0,
             preempted=state.c >> 16 if state else 0,
             drafted=update.a >> 32 if update else 0,
             accepted=update.a & _LOW if update else 0,
@@ -197,10 +229,19 @@ class StepAssembler:
         for rank in sorted({*step.execute, *step.sample, *step.device}):
             execute, sample = step.execute.get(rank), step.sample.get(rank)
             forward = (execute.a, execute.b) if execute and execute.a and execute.b else None
-            recorded = step.device.get(rank, [])
-            model = next((r for r in recorded if r.c == DeviceWork.MODEL), None)
-            if recorded:
-                device = tuple(DeviceInterval(r.t0, r.t1, _WORK[r.c], "events") for r in recorded)
+            # Of each work the last, and only where the worker's own record is there: device
+            # times stand on its spans, so a capture must not lack what we know here.
+            recorded = {
+                r.c: r
+                for r in step.device.get(rank, [])
+                if (forward if r.c == DeviceWork.MODEL else sample) is not None
+            }
+            if rank in step.device:
+                device = tuple(
+                    DeviceInterval(r.t0, r.t1, _WORK[work], "events")
+                    for work, r in sorted(recorded.items())
+                )
+                model = recorded.get(DeviceWork.MODEL)
                 alone = (model.a, model.b) if model is not None and model.a else None
             else:
                 device, alone = _wall(execute, forward, sample), forward
@@ -267,7 +308,11 @@ class StepAssembler:
         return identity
 
 
-_WORK: Mapping[int, str] = {work: work.name.lower() for work in DeviceWork}  # type: ignore[assignment]
+_WORK: Mapping[int, Literal["model", "sample", "draft"]] = {
+    DeviceWork.MODEL: "model",
+    DeviceWork.SAMPLE: "sample",
+    DeviceWork.DRAFT: "draft",
+}
 
 
 def _wall(

@@ -15,6 +15,7 @@ bounds the drift of the two clocks on a device that is never idle.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -91,8 +92,9 @@ class DeviceClock:
         """`execute_model` is entered."""
         self._key = key
         self._open.clear()
-        self._refer()
+        # First what has passed: a reference is only taken when nothing waits to be placed.
         self.collect()
+        self._refer()
         if self._ranges:
             self._cuda.nvtx.range_push(f"codesign step {key & (1 << 40) - 1}")
             self._in_range = True
@@ -122,7 +124,7 @@ class DeviceClock:
     def end(self, work: DeviceWork) -> None:
         """All of this work is launched. Nothing where it never began."""
         interval = self._open.pop(work, None)
-        if interval is None:
+        if interval is None or self._cuda.is_current_stream_capturing():
             return
         interval.ended = self._event()
         interval.ended.record()
@@ -131,18 +133,22 @@ class DeviceClock:
             while len(self._pending) > _MAX_PENDING:
                 self._pending.popleft()  # its events are dropped, never recorded again
                 self.given_up += 1
+                active.count_error()
         self._waiting.set()
 
     def collect(self) -> None:
         """Write down the intervals that have passed, in the order in which they were made."""
-        if self._reference is None:
+        # Whoever holds the lock is at it: the serving thread does not wait for the sweeper.
+        if self._reference is None or not self._lock.acquire(blocking=False):
             return
-        with self._lock:
+        try:
             pending = self._pending
             while pending and pending[0].ended.query():
                 self._write(pending.popleft(), clock())
             if not pending:
                 self._waiting.clear()
+        finally:
+            self._lock.release()
 
     def _write(self, interval: _Interval, seen_at: int) -> None:
         begun = self._place(interval.begun, interval.begun_at, seen_at)
@@ -194,8 +200,7 @@ class DeviceClock:
             recorded = clock()
             while not event.query():
                 if clock() - recorded > _SPIN_NS:
-                    self._free.append(event)  # it passes soon, before anything new is recorded
-                    return
+                    return  # the event is dropped: it may not have passed when one is needed
             if self._reference is not None:
                 self._free.append(self._reference)
             self._reference, self._reference_at = event, recorded
@@ -221,9 +226,8 @@ def device_clock(worker: Any) -> DeviceClock | None:
         device = getattr(worker, "device", None)
         if getattr(device, "type", "") != "cuda":  # what torch calls a ROCm device too
             return None
-        import torch
-
-        _clock = DeviceClock(torch.cuda, worker.rank)
+        # The worker has imported it, or there would be no such device.
+        _clock = DeviceClock(sys.modules["torch"].cuda, worker.rank)
         _clock.start_sweeper()
     return _clock
 

@@ -86,6 +86,7 @@ def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if not LEVEL.byte[0] and not ENGINE.requests:
+            ENGINE.event_at = 0  # what passes until we are awake again is not known
             return original(*args, **kwargs)
         t0 = clock()
         in_step = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +19,41 @@ from vllm_codesign.recorder.layout import DeviceWork, Kind
 class Worker:
     """The step that this process is working on. One worker a process, one thread in it."""
 
-    __slots__ = ("device", "forward_from", "forward_to", "in_execute", "key", "rank")
+    __slots__ = ("device", "forward_from", "forward_to", "in_execute", "key")
 
     def __init__(self) -> None:
-        self.device: DeviceClock | None = None
         self.reset()
 
     def reset(self) -> None:
-        self.key = self.rank = 0
-        self.forward_from = self.forward_to = 0
+        """No step: before the first, between two, after one that failed, in a forked child."""
+        self.device: DeviceClock | None = None
+        self.key = self.forward_from = self.forward_to = 0
         self.in_execute = False
 
 
 WORKER = Worker()
+os.register_at_fork(after_in_child=WORKER.reset)
+
+
+def _begin(worker: Any, key: int) -> None:
+    """`execute_model` is entered; `key` 0 where the step is not recorded."""
+    if key:
+        WORKER.key = key
+        device = WORKER.device = device_clock(worker)
+        if device is not None:
+            device.begin_step(key)
+    WORKER.in_execute = True
+
+
+def _abandon() -> None:
+    """The step failed: nothing of it may be told of the next one."""
+    device = WORKER.device
+    WORKER.reset()
+    if device is not None:
+        try:
+            device.end_range()
+        except Exception:  # noqa: BLE001
+            swallow()
 
 
 def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
@@ -39,32 +62,27 @@ def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> W
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        WORKER.key = 0
+        WORKER.reset()
+        key = 0
         try:
-            output = get_output(args, kwargs)
-            key = getattr(output, ATTRIBUTE, 0)
-            if not key and not LEVEL.byte[0]:
-                return original(*args, **kwargs)
-            worker = get_worker(args, kwargs)
-            WORKER.key, WORKER.rank = key, worker.rank
-            WORKER.forward_from = WORKER.forward_to = 0
-            device = WORKER.device = device_clock(worker) if key else None
-            if device is not None:
-                device.begin_step(key)
+            key = getattr(get_output(args, kwargs), ATTRIBUTE, 0)
+            if key or LEVEL.byte[0]:
+                _begin(get_worker(args, kwargs), key)
         except Exception:  # noqa: BLE001
+            WORKER.reset()
             swallow()
+        if not WORKER.in_execute:
             return original(*args, **kwargs)
-        WORKER.in_execute = True
         t0 = clock()
         try:
             result = original(*args, **kwargs)
         except BaseException:
-            WORKER.key = 0
+            _abandon()
             raise
-        finally:
-            WORKER.in_execute = False
+        WORKER.in_execute = False
         try:
             t1 = clock()
+            device = WORKER.device
             if device is not None:
                 device.end(DeviceWork.MODEL)
                 device.end_range()
@@ -75,8 +93,8 @@ def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> W
                 t1,
                 WORKER.forward_from,
                 WORKER.forward_to,
-                output.total_num_scheduled_tokens,
-                worker.rank,
+                get_output(args, kwargs).total_num_scheduled_tokens,
+                get_worker(args, kwargs).rank,
             )
         except Exception:  # noqa: BLE001
             swallow()
@@ -100,7 +118,10 @@ def make_sample(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
         except Exception:  # noqa: BLE001
             swallow()
         t0 = clock()
-        result = original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            WORKER.reset()  # what comes now is no longer of this step
         try:
             t1 = clock()
             if device is not None:
