@@ -45,7 +45,13 @@ def test_a_whole_trace() -> None:
     spans = [(s.name, s.service, *at(s), short(s.attributes)) for s in trace.children]
     api, engine = "vllm", "vllm-engine"
     assert sorted(spans, key=lambda s: (s[2], -s[3], s[0])) == [
-        ("http.receive", api, 0.001, 200.001, {"http.request.body.size": 500}),
+        (
+            "http.receive",
+            api,
+            0.001,
+            200.001,
+            {"http.request.body.size": 500, "receive.body_ns": 100_000},
+        ),
         ("frontend.run", api, 200.001, 250, {"stage": "prepare"}),
         ("chat_template.wait", api, 250, 260, {"pool.size": 1, "pool.ahead": 0}),
         ("chat_template.render", api, 260, 300, {}),
@@ -62,6 +68,8 @@ def test_a_whole_trace() -> None:
             1500,
             {
                 **IDENTITY,
+                "dispatch.register_ns": 100_000,
+                "dispatch.client_ns": 110_000,
                 "dispatch.process_inputs_ns": 40_000,
                 "dispatch.serialize_ns": 90_000,
                 "dispatch.transit_ns": 100_000,
@@ -83,6 +91,7 @@ def test_a_whole_trace() -> None:
             3000,
             {
                 **IDENTITY,
+                "engine.pid": 200,
                 "queue.reason": "token_budget",
                 "queue.other_ns": 100_000,
                 "queue.token_budget_ns": 1_400_000,
@@ -95,6 +104,7 @@ def test_a_whole_trace() -> None:
             5500,
             {
                 **IDENTITY,
+                "engine.pid": 200,
                 "kv.tokens.hit.hbm": 48,
                 "kv.tokens.hit.external": 0,
                 "prefill.tokens.computed": 16,
@@ -135,6 +145,7 @@ def test_a_whole_trace() -> None:
             8500,
             {
                 **IDENTITY,
+                "engine.pid": 200,
                 "tokens": 4,
                 "preemptions": 0,
                 "decode.itl_us": (1000, 900, 1100),

@@ -42,7 +42,8 @@ def engine_phases(
         phases.append(Phase(S.ENGINE_QUEUE, queued.t0, max(left, queued.t0), attributes))
     if scheduled is not None:
         first = out.t0 if out and out.t0 else gone
-        phases.append(_prefill(engine, in_engine, scheduled.t0, max(first, scheduled.t0)))
+        end = max(first, scheduled.t0)
+        phases.append(_prefill(engine, identity, in_engine, scheduled.t0, end))
     if out is not None and out.t0:
         phases.append(_decode(engine, in_engine, out.t0, out.t1))
         if (returned := _return(engine, identity, out.t1)) is not None:
@@ -89,11 +90,13 @@ def _dispatch(engine: EngineFacts, identity: Attributes) -> Phase | None:
     return Phase(S.ENGINE_DISPATCH, request.t0, max(end, request.t0), attributes)
 
 
-def _prefill(engine: EngineFacts, identity: Attributes, start: int, end: int) -> Phase:
+def _prefill(
+    engine: EngineFacts, identity: Attributes, in_engine: Attributes, start: int, end: int
+) -> Phase:
     admitted = engine.all(Kind.ENG_SCHEDULED)[0]
     request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
     attributes: Attributes = {
-        **identity,
+        **in_engine,
         S.KV_TOKENS_HIT_HBM.key: admitted.a,
         S.KV_TOKENS_HIT_EXTERNAL.key: admitted.b,
     }
