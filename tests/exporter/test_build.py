@@ -12,6 +12,7 @@ from tests.exporter.records import (
     the_trace,
     us,
 )
+from vllm_codesign import semconv
 
 
 def test_a_whole_trace() -> None:
@@ -183,3 +184,9 @@ def test_a_whole_trace() -> None:
         "kv.allocate",
     }
     assert sorted(s.span_id for s in trace.children) == list(range(1, len(trace.spans)))
+
+
+def test_spans_carry_what_the_conventions_name() -> None:
+    for span in the_trace(api_records(), engine_records()).children:
+        named = {attribute.key for attribute in semconv.SPAN_BY_NAME[span.name].attributes}
+        assert set(span.attributes) <= named, span.name
