@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.accounting.cases import ROOT, STEP_NS, in_engine, member, span, step, trace
+from tests.accounting.cases import ENGINE, ROOT, STEP_NS, in_engine, member, span, step, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import account, bottleneck, exposed_ns, timelines
 
@@ -146,6 +148,33 @@ def test_several_choices_count_once():
     found = account(request, timelines([step(1, 1000, members=both)]))
     assert found.parts["device.prefill"] == 60
     assert found.total_ns == 93
+
+
+def test_on_two_engines_each_instant_has_the_part_that_comes_first_on_any():
+    here = step(1, 1000, members=(member(phase="prefill"),))
+    there = replace(
+        step(1, 1040, members=(member(phase="prefill", request="r2"),)), engine=ENGINE + 1
+    )
+    request = trace(
+        1000,
+        1133,
+        in_engine(S.PREFILL.name, 1000, 1093),
+        in_engine(S.ENGINE_QUEUE.name, 1000, 1040, engine=ENGINE + 1),
+        in_engine(S.PREFILL.name, 1040, 1133, engine=ENGINE + 1),
+    )
+    found = account(request, timelines([here, there]))
+    # Here the device works in [1020, 1070) and [1073, 1083), there in [1060, 1110) and
+    # [1113, 1123).
+    assert found.parts["device.prefill"] == 90 + 10
+    assert found.total_ns == 133
+    # Alone each idle stretch has the same names as on one engine.
+    assert set(found.parts) <= {
+        "device.prefill",
+        "device.gap.schedule",
+        "device.gap.ipc",
+        "device.gap.prepare",
+        "device.gap.update",
+    }
 
 
 def test_up_to_the_first_token():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vllm_codesign import semconv as S
-from vllm_codesign.accounting.sweep import Intervals, Sweep
+from vllm_codesign.accounting.sweep import Pieces, table
 from vllm_codesign.accounting.timeline import CAUSES, Row, Timeline
 from vllm_codesign.model.step import Stretch
 from vllm_codesign.model.trace import RequestTrace
@@ -143,46 +143,50 @@ def fleet(
     )
 
 
+_HOUSE, _HERE, _DISPATCH = len(Row), len(Row) + 1, len(Row) + 2
+
+
 def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -> EngineTime:
     view = timeline.view(start, end)
-    rows = {
-        what: view.intervals.where(view.what == what).within(start, end)
-        for what in (Row.DEVICE, Row.UNSEEN, *CAUSES)
-    }
-    house = Intervals.of(work.house).within(start, end)
-    inside = Intervals.of(work.engines.get(timeline.engine, ())).within(start, end)
-    dispatch = Intervals.of(work.dispatch).within(start, end)
-    sweep = Sweep(start, end, [*rows.values(), house, inside, dispatch])
-    busy = sweep.covered(rows[Row.DEVICE])
-    present = sweep.covered(house)
-    here = sweep.covered(inside)
+    rows = np.concatenate(
+        [
+            np.stack([view.starts, view.ends, view.what]),
+            table((a, b, _HOUSE) for a, b in work.house),
+            table((a, b, _HERE) for a, b in work.engines.get(timeline.engine, ())),
+            table((a, b, _DISPATCH) for a, b in work.dispatch),
+        ],
+        axis=1,
+    )
+    pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 3)
+    busy, present = pieces.covered(Row.DEVICE), pieces.covered(_HOUSE)
+    here = pieces.covered(_HERE)
     labels = list(IdleCause)
     rank = {cause: number for number, cause in enumerate(labels)}
-    label = np.full(len(sweep.lengths), rank[IdleCause.NO_WORK], dtype=np.int64)
+    label = np.full(len(pieces.lengths), rank[IdleCause.NO_WORK], dtype=np.int64)
     label[present] = rank[IdleCause.FRONTEND]
-    label[present & sweep.covered(dispatch)] = rank[IdleCause.IPC]
+    label[present & pieces.covered(_DISPATCH)] = rank[IdleCause.IPC]
     label[here] = rank[IdleCause.OTHER]
     host = np.zeros(len(label), dtype=np.bool_)
     for what in reversed(CAUSES):
-        covered = sweep.covered(rows[what])
+        covered = pieces.covered(what)
         if what is not Row.IPC:  # that is waiting
             host |= covered
         label[here & covered] = rank[_CAUSE_OF[what]]
-    label[here & sweep.covered(rows[Row.UNSEEN])] = rank[IdleCause.OTHER]
+    label[here & pieces.covered(Row.UNSEEN)] = rank[IdleCause.OTHER]
     lengths = np.zeros(len(labels), dtype=np.int64)
-    np.add.at(lengths, label[~busy], sweep.lengths[~busy])
+    np.add.at(lengths, label[~busy], pieces.lengths[~busy])
     return EngineTime(
         timeline.engine,
-        sweep.total(busy),
+        pieces.total(busy),
         {cause.value: int(lengths[rank[cause]]) for cause in labels if lengths[rank[cause]]},
-        sweep.total(busy & host),
-        len(view.known),
-        _strip(sweep, busy, label, [cause.value for cause in labels]) if strip else (),
+        pieces.total(busy & host),
+        view.steps,
+        _strip(pieces, busy, label, [cause.value for cause in labels]) if strip else (),
     )
 
 
 def _strip(
-    sweep: Sweep,
+    pieces: Pieces,
     busy: np.ndarray,  # type: ignore[type-arg]
     label: np.ndarray,  # type: ignore[type-arg]
     names: list[str],
@@ -194,6 +198,6 @@ def _strip(
     firsts = np.concatenate([[0], changes])
     lasts = np.concatenate([changes, [len(kind)]])
     return tuple(
-        (int(sweep.cuts[i]), int(sweep.cuts[j]), "busy" if kind[i] < 0 else names[kind[i]])
+        (int(pieces.cuts[i]), int(pieces.cuts[j]), "busy" if kind[i] < 0 else names[kind[i]])
         for i, j in zip(firsts, lasts, strict=True)
     )

@@ -2,18 +2,20 @@
 
 At each instant the first part of `semconv.Part` that applies has it. What applies is read
 off the request's spans (which say when it was queued, running, tokenized, ...) and off the
-timelines of the engines that served it (which say what device and host did just then).
+timelines of the engines that served it (which say what device and host did just then). Each
+of these is a fact about an instant; `_decide` says what a set of facts means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterator, Mapping
+from enum import IntEnum, auto
 
 import numpy as np
 
 from vllm_codesign import semconv as S
-from vllm_codesign.accounting.sweep import Intervals, Mask, Sweep
+from vllm_codesign.accounting.sweep import Pieces, Times, by_pattern, table
 from vllm_codesign.accounting.timeline import (
     CAUSES,
     DECODE,
@@ -22,14 +24,63 @@ from vllm_codesign.accounting.timeline import (
     UNKNOWN,
     Row,
     Timeline,
-    View,
 )
-from vllm_codesign.model.step import Accounting, Stretch
+from vllm_codesign.model.step import Accounting
 from vllm_codesign.model.trace import RequestTrace, Span
 from vllm_codesign.semconv import Part
 
-_ORDER = tuple(Part)
-_RANK = {part: rank for rank, part in enumerate(_ORDER)}
+
+class Fact(IntEnum):
+    """What may hold at an instant; numbers are bits of a pattern."""
+
+    # Of the request, from its spans
+    FRONTEND_CPU = 0
+    FRONTEND_WAIT = auto()
+    IPC = auto()
+    # Below level `step`
+    IN_QUEUE = auto()
+    IN_PREFILL = auto()
+    IN_DECODE = auto()
+    # Of one engine
+    WAITING = auto()
+    RUNNING = auto()
+    FULL = auto()
+    UNSEEN = auto()
+    DEVICE_PREFILL = auto()
+    DEVICE_DECODE = auto()
+    DEVICE_OTHERS = auto()
+    DEVICE_UNKNOWN = auto()
+    # The host's work for a step: with this request in it, without, or not known
+    MY_PREPARE = auto()
+    MY_SCHEDULE = auto()
+    MY_UPDATE = auto()
+    MY_IPC = auto()
+    MY_OUTPUT = auto()
+    OTHERS_PREPARE = auto()
+    OTHERS_SCHEDULE = auto()
+    OTHERS_UPDATE = auto()
+    OTHERS_IPC = auto()
+    OTHERS_OUTPUT = auto()
+    UNKNOWN_PREPARE = auto()
+    UNKNOWN_SCHEDULE = auto()
+    UNKNOWN_UPDATE = auto()
+    UNKNOWN_IPC = auto()
+    UNKNOWN_OUTPUT = auto()
+
+
+_SIMPLE = {
+    S.TEMPLATE_WAIT.name: Fact.FRONTEND_WAIT,
+    S.TEMPLATE_RENDER.name: Fact.FRONTEND_CPU,
+    S.TOKENIZE_WAIT.name: Fact.FRONTEND_WAIT,
+    S.TOKENIZE_ENCODE.name: Fact.FRONTEND_CPU,
+    S.FRONTEND_WAIT.name: Fact.FRONTEND_WAIT,
+    S.FRONTEND_RUN.name: Fact.FRONTEND_CPU,
+}
+_ENGINE = {
+    S.ENGINE_QUEUE.name: (Fact.WAITING, Fact.IN_QUEUE),
+    S.PREFILL.name: (Fact.RUNNING, Fact.IN_PREFILL),
+    S.DECODE.name: (Fact.RUNNING, Fact.IN_DECODE),
+}
 _GAPS = {
     Row.PREPARE: Part.GAP_PREPARE,
     Row.SCHEDULE: Part.GAP_SCHEDULE,
@@ -37,27 +88,107 @@ _GAPS = {
     Row.IPC: Part.GAP_IPC,
     Row.OUTPUT: Part.GAP_OUTPUT,
 }
-_SIMPLE = {
-    S.TEMPLATE_WAIT.name: Part.FRONTEND_WAIT,
-    S.TEMPLATE_RENDER.name: Part.FRONTEND_CPU,
-    S.TOKENIZE_WAIT.name: Part.FRONTEND_WAIT,
-    S.TOKENIZE_ENCODE.name: Part.FRONTEND_CPU,
-    S.FRONTEND_WAIT.name: Part.FRONTEND_WAIT,
-    S.FRONTEND_RUN.name: Part.FRONTEND_CPU,
-}
-_ENGINE = {
-    S.ENGINE_QUEUE.name: Part.ENGINE_QUEUE,
-    S.PREFILL.name: Part.ENGINE_PREFILL,
-    S.DECODE.name: Part.ENGINE_DECODE,
-}
 
 
-@dataclass(slots=True)
-class _Windows:
-    """When a request was in an engine: waiting, and admitted."""
+def _facts_of_rows() -> Times:
+    """The fact that a row stands for, by what it says and what its step is to the request."""
+    facts = np.zeros((len(Row), 4), dtype=np.int64)
+    facts[Row.DEVICE, [UNKNOWN, OTHER, PREFILL, DECODE]] = (
+        Fact.DEVICE_UNKNOWN,
+        Fact.DEVICE_OTHERS,
+        Fact.DEVICE_PREFILL,
+        Fact.DEVICE_DECODE,
+    )
+    facts[Row.FULL], facts[Row.UNSEEN] = Fact.FULL, Fact.UNSEEN
+    for number, cause in enumerate(CAUSES):
+        facts[cause] = Fact.MY_PREPARE + number
+        facts[cause, OTHER] = Fact.OTHERS_PREPARE + number
+        facts[cause, UNKNOWN] = Fact.UNKNOWN_PREPARE + number
+    return facts
 
-    waiting: list[Stretch] = field(default_factory=list)
-    running: list[Stretch] = field(default_factory=list)
+
+_FACT_OF = _facts_of_rows()
+
+
+@functools.cache
+def decide(pattern: int) -> tuple[Part, bool]:
+    """The part of an instant at which these facts hold, and whether the host was at work for
+    the request. Cached: a run has some dozens of patterns.
+    """
+    facts = frozenset(fact for fact in Fact if pattern >> fact & 1)
+    waiting, running = Fact.WAITING in facts, Fact.RUNNING in facts
+    host_work = not facts.isdisjoint(_HOST_WORK)
+    if Fact.DEVICE_PREFILL in facts:
+        return Part.DEVICE_PREFILL, host_work
+    if Fact.DEVICE_DECODE in facts:
+        return Part.DEVICE_DECODE, host_work
+    if waiting or running:
+        part = _in_engine(facts, running)
+        if part is not None:
+            return part, host_work
+    for fact, part in _OUTSIDE:
+        if fact in facts:
+            return part, host_work
+    return Part.UNATTRIBUTED, host_work
+
+
+def _in_engine(facts: frozenset[Fact], running: bool) -> Part | None:
+    """Of a request that is queued or admitted and whose own steps the device does not run."""
+    unseen = Fact.UNSEEN in facts
+    busy = Fact.DEVICE_OTHERS in facts or Fact.DEVICE_UNKNOWN in facts
+    if not busy and not unseen:
+        part = _idle(facts, running)
+        # Waiting for blocks is not the host's doing, whatever the host does meanwhile.
+        if part is not Part.QUEUE_HOST or not _lacks_blocks(facts):
+            return part
+    elif not busy and running:
+        return Part.GAP_OTHER
+    if (Fact.DEVICE_OTHERS in facts and not unseen) or _lacks_blocks(facts):
+        return Part.QUEUE_CAPACITY
+    return None
+
+
+def _lacks_blocks(facts: frozenset[Fact]) -> bool:
+    return Fact.WAITING in facts and Fact.FULL in facts
+
+
+def _idle(facts: frozenset[Fact], running: bool) -> Part | None:
+    """Why the device is idle. Which cause it was is settled before whose: so leaving a record
+    out cannot promote what it stood before.
+    """
+    for number, cause in enumerate(CAUSES):
+        mine = Fact(Fact.MY_PREPARE + number) in facts
+        if mine and running:
+            return _GAPS[cause]
+        if mine or Fact(Fact.OTHERS_PREPARE + number) in facts:
+            return Part.QUEUE_HOST
+        if Fact(Fact.UNKNOWN_PREPARE + number) in facts:
+            break
+    if running:
+        return Part.GAP_OTHER
+    return Part.QUEUE_CAPACITY if _lacks_blocks(facts) else None
+
+
+_OUTSIDE = (
+    (Fact.IN_PREFILL, Part.ENGINE_PREFILL),
+    (Fact.IN_DECODE, Part.ENGINE_DECODE),
+    (Fact.IN_QUEUE, Part.ENGINE_QUEUE),
+    (Fact.IPC, Part.IPC),
+    (Fact.FRONTEND_CPU, Part.FRONTEND_CPU),
+    (Fact.FRONTEND_WAIT, Part.FRONTEND_WAIT),
+)
+_HOST_WORK = frozenset(
+    (
+        Fact.FRONTEND_CPU,
+        Fact.FRONTEND_WAIT,
+        Fact.IPC,
+        Fact.MY_PREPARE,
+        Fact.MY_SCHEDULE,
+        Fact.MY_UPDATE,
+        Fact.MY_OUTPUT,  # and not MY_IPC: that is EngineCore waiting
+    )
+)
+_PRECEDENCE = {part: rank for rank, part in enumerate(Part)}
 
 
 def account(
@@ -76,39 +207,69 @@ def account(
     if not isinstance(start, int):
         raise ValueError(f"span {root.span_id:016x} lacks {S.MONOTONIC.key}")
     end = start + (root.duration_ns if until_ns is None else min(root.duration_ns, until_ns))
-    shift = start - root.start_ns
-    # A timeline without steps, where none were recorded: its time stays unexplained.
-    stepwise = root.attributes.get(S.LEVEL.key, "step") == "step"
-    parts: dict[Part, list[Stretch]] = {}
-    windows: dict[int, _Windows] = {}
-    for span in trace.children:
-        if span.name in _ENGINE:
-            _place_engine_span(span, shift, stepwise, parts, windows)
-        else:
-            for part, stretch in _frontend(span, shift):
-                parts.setdefault(part, []).append(stretch)
-    sets = {part: Intervals.of(found).within(start, end) for part, found in parts.items()}
-    views = {
-        pid: _EngineView(engines.get(pid) or Timeline(pid), start, end, (root.span_id,), found)
-        for pid, found in windows.items()
-    }
-    sweep = Sweep(start, end, [*sets.values(), *(s for v in views.values() for s in v.sets)])
-    label = np.full(len(sweep.lengths), _RANK[Part.UNATTRIBUTED], dtype=np.int8)
-    host = np.zeros(len(sweep.lengths), dtype=np.bool_)
-    for part, intervals in sets.items():
-        covered = sweep.covered(intervals)
-        _put(label, covered, part)
-        if part in S.HOST_PARTS:
-            host |= covered
-    for view in views.values():
-        host |= view.label(sweep, label)
-    lengths = np.zeros(len(_ORDER), dtype=np.int64)
-    np.add.at(lengths, label, sweep.lengths)
-    device = (label == _RANK[Part.DEVICE_PREFILL]) | (label == _RANK[Part.DEVICE_DECODE])
-    return Accounting(
-        {part.value: int(ns) for part, ns in zip(_ORDER, lengths, strict=True) if ns},
-        sweep.total(device & host),
-    )
+    common, served = _of_spans(trace, start - root.start_ns)
+    views = [
+        _of_engine(engines[pid], start, end, root.span_id) if pid in engines else _NOTHING
+        for pid in served
+    ]
+    if len(views) <= 1:
+        rows = np.concatenate([table([*common, *_first(served)]), *views], axis=1)
+        pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Fact))
+        found = by_pattern(pieces.patterns, pieces.lengths)
+        return _sum((decide(pattern), ns) for pattern, ns in found)
+    return _on_several(start, end, common, list(served.values()), views)
+
+
+Rows = list[tuple[int, int, int]]
+_NOTHING: Times = np.empty((3, 0), dtype=np.int64)
+
+
+def _first(served: Mapping[int, Rows]) -> Rows:
+    return next(iter(served.values()), [])
+
+
+def _on_several(
+    start: int, end: int, common: Rows, windows: list[Rows], views: list[Times]
+) -> Accounting:
+    """Engine requests of one root on several engines (data parallelism): at each instant the
+    part that comes first on any of them."""
+    count = len(Fact)
+    tables = [table(common)]
+    for number, (window, view) in enumerate(zip(windows, views, strict=True)):
+        own = np.concatenate([table(window), view], axis=1)
+        own[2] += count * number
+        tables.append(own)
+    rows = np.concatenate(tables, axis=1)
+    cuts = Pieces(start, end, rows[0], rows[1], rows[2] * 0, 1).cuts
+    middle = cuts[:-1]
+    per_engine = []
+    for number in range(len(views)):
+        mine = (rows[2] // count == number) | (np.arange(len(rows[2])) < len(common))
+        chosen = rows[:, mine]
+        pieces = Pieces(start, end, chosen[0], chosen[1], chosen[2] % count, count)
+        per_engine.append(pieces.patterns[np.searchsorted(pieces.cuts, middle, side="right") - 1])
+    lengths = np.diff(cuts)
+
+    def best(patterns: tuple[int, ...]) -> tuple[Part, bool]:
+        decided = [decide(pattern) for pattern in patterns]
+        part = min((part for part, _ in decided), key=lambda part: _PRECEDENCE[part])
+        return part, any(work for _, work in decided)
+
+    columns = zip(*(patterns.tolist() for patterns in per_engine), strict=True)
+    return _sum((best(found), ns) for found, ns in zip(columns, lengths.tolist(), strict=True))
+
+
+def _sum(decided: Iterator[tuple[tuple[Part, bool], int]]) -> Accounting:
+    parts: dict[Part, int] = {}
+    hidden = 0
+    for (part, host_work), ns in decided:
+        parts[part] = parts.get(part, 0) + ns
+        if host_work and part in _DEVICE:
+            hidden += ns
+    return Accounting({part.value: parts[part] for part in Part if parts.get(part)}, hidden)
+
+
+_DEVICE = (Part.DEVICE_PREFILL, Part.DEVICE_DECODE)
 
 
 def bottleneck(accounting: Accounting) -> str:
@@ -122,146 +283,66 @@ def exposed_ns(accounting: Accounting) -> int:
     return sum(ns for part, ns in accounting.parts.items() if Part(part) in S.HOST_PARTS)
 
 
-def _put(label: np.ndarray, mask: Mask, part: Part) -> None:  # type: ignore[type-arg]
-    """Give the pieces under `mask` to `part`, where nothing before it in order has them."""
-    rank = _RANK[part]
-    label[mask & (label > rank)] = rank
+def _of_engine(timeline: Timeline, start: int, end: int, span_id: int) -> Times:
+    """What the engine did in the window, as facts about the request under this root."""
+    view = timeline.view(start, end)
+    if not len(view.what):
+        return _NOTHING
+    role = timeline.roles(start, end, (span_id,))[view.step]
+    return np.stack([view.starts, view.ends, _FACT_OF[view.what, role]])
 
 
-def _place_engine_span(
-    span: Span,
-    shift: int,
-    stepwise: bool,
-    parts: dict[Part, list[Stretch]],
-    windows: dict[int, _Windows],
-) -> None:
-    stretch = (span.start_ns + shift, span.end_ns + shift)
-    pid = span.attributes.get(S.ENGINE_PID.key)
-    if not stepwise or not isinstance(pid, int):
-        parts.setdefault(_ENGINE[span.name], []).append(stretch)
-        return
-    window = windows.setdefault(pid, _Windows())
-    (window.waiting if span.name == S.ENGINE_QUEUE.name else window.running).append(stretch)
+def _of_spans(trace: RequestTrace, shift: int) -> tuple[Rows, dict[int, Rows]]:
+    """Facts from the request's spans: its own, and by engine when it was there."""
+    # A timeline without steps, where none were recorded: its time stays unexplained.
+    stepwise = trace.root.attributes.get(S.LEVEL.key, "step") == "step"
+    common: Rows = []
+    served: dict[int, Rows] = {}
+    for span in trace.children:
+        facts = _ENGINE.get(span.name)
+        if facts is None:
+            common += _frontend(span, shift)
+            continue
+        start, end = span.start_ns + shift, span.end_ns + shift
+        pid = span.attributes.get(S.ENGINE_PID.key)
+        if stepwise and isinstance(pid, int):
+            served.setdefault(pid, []).append((start, end, facts[0]))
+        else:
+            common.append((start, end, facts[1]))
+    return common, served
 
 
-def _frontend(span: Span, shift: int) -> Iterator[tuple[Part, Stretch]]:
+def _frontend(span: Span, shift: int) -> Iterator[tuple[int, int, int]]:
     """What a span of the API server contributes; nothing for aggregates over the stream."""
     start, end = span.start_ns + shift, span.end_ns + shift
-    part = _SIMPLE.get(span.name)
-    if part is not None:
-        yield part, (start, end)
+    fact = _SIMPLE.get(span.name)
+    if fact is not None:
+        yield start, end, fact
     elif span.name == S.HTTP_RECEIVE.name:
-        body = _offset(span, S.RECEIVE_BODY)
+        body = _length(span, S.RECEIVE_BODY)
         if body is not None:
-            yield Part.FRONTEND_WAIT, (start, start + body)
-            yield Part.FRONTEND_CPU, (start + body, end)
+            yield start, start + body, Fact.FRONTEND_WAIT
+            yield start + body, end, Fact.FRONTEND_CPU
     elif span.name == S.ENGINE_DISPATCH.name:
-        client, register = _offset(span, S.DISPATCH_CLIENT), _offset(span, S.DISPATCH_REGISTER)
+        client, register = _length(span, S.DISPATCH_CLIENT), _length(span, S.DISPATCH_REGISTER)
         if client is not None:
-            yield Part.FRONTEND_CPU, (start, start + client)
-            yield Part.IPC, (start + client, end)
+            yield start, start + client, Fact.FRONTEND_CPU
+            yield start + client, end, Fact.IPC
         elif register is not None:
-            yield Part.FRONTEND_CPU, (start, start + register)
+            yield start, start + register, Fact.FRONTEND_CPU
     elif span.name == S.ENGINE_RETURN.name:
         at = start
-        for attribute, where in (
-            (S.RETURN_TRANSIT, Part.IPC),
-            (S.RETURN_OUTPUT_QUEUE, Part.FRONTEND_WAIT),
-            (S.RETURN_PROCESS, Part.FRONTEND_CPU),
+        for attribute, fact in (
+            (S.RETURN_TRANSIT, Fact.IPC),
+            (S.RETURN_OUTPUT_QUEUE, Fact.FRONTEND_WAIT),
+            (S.RETURN_PROCESS, Fact.FRONTEND_CPU),
         ):
-            length = _offset(span, attribute)
+            length = _length(span, attribute)
             if length is not None:
-                yield where, (at, at + length)
+                yield at, at + length, fact
                 at += length
 
 
-def _offset(span: Span, attribute: S.Attribute) -> int | None:
+def _length(span: Span, attribute: S.Attribute) -> int | None:
     value = span.attributes.get(attribute.key)
     return value if isinstance(value, int) else None
-
-
-class _EngineView:
-    """One engine's timeline as a request sees it."""
-
-    def __init__(
-        self,
-        timeline: Timeline,
-        start: int,
-        end: int,
-        span_ids: Collection[int],
-        windows: _Windows,
-    ) -> None:
-        view: View = timeline.view(start, end)
-        roles = timeline.roles(start, end, span_ids)
-        # A row may belong to the step just after the window's last: then its role is unknown.
-        role = roles[np.clip(view.step, 0, len(roles) - 1)] if len(roles) else view.step * 0
-        self._device = {
-            part: view.intervals.where((view.what == Row.DEVICE) & (role == wanted)).within(
-                start, end
-            )
-            for part, wanted in (
-                (Part.DEVICE_PREFILL, PREFILL),
-                (Part.DEVICE_DECODE, DECODE),
-                (Part.QUEUE_CAPACITY, OTHER),
-                (Part.UNATTRIBUTED, UNKNOWN),
-            )
-        }
-        known = {
-            "mine": (role == PREFILL) | (role == DECODE),
-            "others": role == OTHER,
-            "nobody's": role == UNKNOWN,
-        }
-        self._evidence = {
-            (cause, whose): view.intervals.where((view.what == cause) & mask).within(start, end)
-            for cause in CAUSES
-            for whose, mask in known.items()
-        }
-        self._unseen = view.intervals.where(view.what == Row.UNSEEN).within(start, end)
-        self._full = view.intervals.where(view.what == Row.FULL).within(start, end)
-        self._waiting = Intervals.of(windows.waiting).within(start, end)
-        self._running = Intervals.of(windows.running).within(start, end)
-
-    @property
-    def sets(self) -> list[Intervals]:
-        """All that the window is to be cut at."""
-        return [
-            *self._device.values(),
-            *self._evidence.values(),
-            self._full,
-            self._unseen,
-            self._waiting,
-            self._running,
-        ]
-
-    def label(self, sweep: Sweep, label: np.ndarray) -> Mask:  # type: ignore[type-arg]
-        """Lower `label` where this engine gives a piece to an earlier part.
-
-        Returns where EngineCore or a worker did something for this request.
-        """
-        waiting, running = sweep.covered(self._waiting), sweep.covered(self._running)
-        inside = waiting | running
-        device = {part: sweep.covered(found) for part, found in self._device.items()}
-        for part in (Part.DEVICE_PREFILL, Part.DEVICE_DECODE):
-            _put(label, device[part], part)
-        busy = np.logical_or.reduce(list(device.values()))
-        seen = ~sweep.covered(self._unseen)
-        idle = inside & ~busy & seen
-        work = np.zeros(len(label), dtype=np.bool_)
-        # Which cause it was is settled before whose: leaving a record out cannot promote
-        # what it stood before.
-        unexplained = idle
-        for cause in CAUSES:
-            mine, others, nobodys = (
-                sweep.covered(self._evidence[cause, whose])
-                for whose in ("mine", "others", "nobody's")
-            )
-            if cause is not Row.IPC:  # that is waiting
-                work |= mine
-            _put(label, unexplained & running & mine, _GAPS[cause])
-            _put(label, unexplained & (mine | others), Part.QUEUE_HOST)
-            unexplained = unexplained & ~(mine | others | nobodys)
-            _put(label, idle & running & nobodys & ~(mine | others), Part.GAP_OTHER)
-        _put(label, running & ~busy & (unexplained | ~seen), Part.GAP_OTHER)
-        _put(label, inside & seen & device[Part.QUEUE_CAPACITY], Part.QUEUE_CAPACITY)
-        _put(label, waiting & sweep.covered(self._full), Part.QUEUE_CAPACITY)
-        return work & inside

@@ -2,7 +2,7 @@
 each piece which sets cover it.
 
 Pieces are the finest there are, so a set covers a piece whole or not at all, and whatever
-the labels are, their lengths sum to the window exactly. O(n log n) in the number of
+becomes of the pieces, their lengths sum to the window exactly. O(n log n) in the number of
 intervals; all times are int64 nanoseconds.
 """
 
@@ -17,55 +17,53 @@ Times = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-class Intervals:
-    """A set of intervals [start, end), clipped to a window. Empty ones are dropped."""
+class Pieces:
+    """A window cut into pieces by intervals of several kinds."""
 
-    __slots__ = ("ends", "starts")
+    __slots__ = ("cuts", "lengths", "patterns")
 
-    def __init__(self, starts: Times, ends: Times) -> None:
-        self.starts = starts
-        self.ends = ends
+    def __init__(
+        self, start: int, end: int, starts: Times, ends: Times, kinds: Times, count: int
+    ) -> None:
+        """Cut [start, end) by the intervals [starts, ends), clipped to it.
 
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[int, int]]) -> Intervals:
-        """From (start, end) pairs."""
-        table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-        return cls(table[:, 0], table[:, 1])
-
-    def within(self, start: int, end: int) -> Intervals:
-        """The parts inside [start, end)."""
-        starts, ends = np.maximum(self.starts, start), np.minimum(self.ends, end)
+        `kinds` are numbers below `count`, which is at most 62. `patterns` then holds an
+        integer for each piece: bit k is set where an interval of kind k covers it.
+        """
+        starts, ends = np.maximum(starts, start), np.minimum(ends, end)
         keep = starts < ends
-        return Intervals(starts[keep], ends[keep])
-
-    def where(self, keep: Mask) -> Intervals:
-        return Intervals(self.starts[keep], self.ends[keep])
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-
-class Sweep:
-    """A window cut into pieces at every end of the sets given."""
-
-    def __init__(self, start: int, end: int, sets: Sequence[Intervals]) -> None:
-        """`sets` lie within [start, end], `end` >= `start`."""
-        edges = [np.array([start, end], dtype=np.int64)]
-        for intervals in sets:
-            edges += [intervals.starts, intervals.ends]
-        self.cuts: Times = np.unique(np.concatenate(edges))
+        starts, ends, kinds = starts[keep], ends[keep], kinds[keep]
+        window = np.array([start, end], dtype=np.int64)
+        self.cuts: Times = np.unique(np.concatenate([window, starts, ends]))
         self.lengths: Times = np.diff(self.cuts)
+        width = len(self.cuts)
+        row = kinds * width
+        begun = np.bincount(row + np.searchsorted(self.cuts, starts), minlength=count * width)
+        ended = np.bincount(row + np.searchsorted(self.cuts, ends), minlength=count * width)
+        covered = np.cumsum((begun - ended).reshape(count, width), axis=1)[:, :-1] > 0
+        self.patterns: Times = _WEIGHTS[:count] @ covered
 
-    def covered(self, intervals: Intervals) -> Mask:
-        """For each piece: whether any of the intervals covers it."""
-        if not len(intervals):
-            return np.zeros(len(self.lengths), dtype=np.bool_)
-        change = np.zeros(len(self.cuts), dtype=np.int64)
-        np.add.at(change, np.searchsorted(self.cuts, intervals.starts), 1)
-        np.add.at(change, np.searchsorted(self.cuts, intervals.ends), -1)
-        covered: Mask = np.cumsum(change)[:-1] > 0
+    def covered(self, kind: int) -> Mask:
+        """For each piece: whether an interval of this kind covers it."""
+        covered: Mask = (self.patterns >> kind) & 1 > 0
         return covered
 
     def total(self, mask: Mask) -> int:
         """Nanoseconds under a mask."""
         return int(self.lengths[mask].sum())
+
+
+_WEIGHTS = np.left_shift(np.int64(1), np.arange(62, dtype=np.int64))
+
+
+def table(rows: Sequence[tuple[int, int, int]] | Iterable[tuple[int, int, int]]) -> Times:
+    """(start, end, kind) rows as three columns: an array of shape (3, n)."""
+    return np.array(list(rows), dtype=np.int64).reshape(-1, 3).T
+
+
+def by_pattern(patterns: Times, lengths: Times) -> Iterable[tuple[int, int]]:
+    """(pattern, nanoseconds) for each pattern that occurs."""
+    found, where = np.unique(patterns, return_inverse=True)
+    sums = np.zeros(len(found), dtype=np.int64)
+    np.add.at(sums, where, lengths)
+    return zip(found.tolist(), sums.tolist(), strict=True)

@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from vllm_codesign.accounting.sweep import Intervals, Mask, Times
+from vllm_codesign.accounting.sweep import Times
 from vllm_codesign.model.step import RankStep, Step, Stretch
 from vllm_codesign.semconv import QueueReason
 
@@ -172,10 +172,11 @@ class Timeline:
         to_row = int(firsts[high]) - self._dropped_rows if high < len(firsts) else len(self._starts)
         rows = slice(from_row, to_row)
         return View(
-            Intervals(self._starts.values[rows], self._ends.values[rows]),
+            self._starts.values[rows],
+            self._ends.values[rows],
             self._whats.values[rows],
             self._steps.values[rows] - (self._dropped_steps + low),
-            self._known.values[low:high] > 0,
+            high - low,
         )
 
     def roles(self, start: int, end: int, span_ids: Iterable[int]) -> NDArray[np.int8]:
@@ -239,16 +240,15 @@ class Timeline:
                 self.forget(span_id)
 
 
+@dataclass(frozen=True, slots=True)
 class View:
     """The rows of a timeline that overlap a window; `step` counts from the window's first."""
 
-    __slots__ = ("intervals", "known", "step", "what")
-
-    def __init__(self, intervals: Intervals, what: Times, step: Times, known: Mask) -> None:
-        self.intervals = intervals
-        self.what = what
-        self.step = step
-        self.known = known
+    starts: Times
+    ends: Times
+    what: Times
+    step: Times
+    steps: int
 
 
 def _whole(rank: RankStep) -> bool:
