@@ -1,13 +1,15 @@
 """Segments close by age and size, appear whole, and failures are said once and counted."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support import traces
-from vllm_codesign.store.writer import SegmentWriter, SeriesWriter, StoreError
+from vllm_codesign.model.trace import SpanLink
+from vllm_codesign.store.writer import LINKS_A_ROW, SegmentWriter, SeriesWriter, StoreError
 
 SPANS = traces.traces()[0].spans
 
@@ -36,6 +38,19 @@ def test_segment_closes_when_it_is_full(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     writer.add(SPANS, traces.RESOURCE)
     assert len(names(tmp_path)) == 1
+
+
+def test_links_count_towards_a_full_segment(tmp_path: Path) -> None:
+    """A step with 256 requests is a row that holds more than all others of its trace."""
+    step = replace(SPANS[0], links=tuple(SpanLink(1, number) for number in range(1, 257)))
+    writer = SegmentWriter(tmp_path, max_rows=3 * (1 + 256 // LINKS_A_ROW))
+    for _ in range(2):
+        writer.add([step], traces.RESOURCE)
+    assert names(tmp_path) == []
+    writer.add([step], traces.RESOURCE)
+    assert len(names(tmp_path)) == 1
+    writer.add([step], traces.RESOURCE)
+    assert len(names(tmp_path)) == 1, "counted anew for each segment"
 
 
 def test_successor_goes_on_counting_and_cleans_up(tmp_path: Path) -> None:
