@@ -26,6 +26,7 @@ from vllm_codesign.exporter.local import LocalStore
 from vllm_codesign.exporter.otlp import Sender, service_name
 from vllm_codesign.exporter.workers import Workers
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.session import Session, SessionGone, join
@@ -144,24 +145,30 @@ class Exporter:
                 facts.lossy = True
 
     def _hand_out_steps(self, read_until: int, final: bool) -> None:
-        for step in self.assembler.steps.complete(read_until, final):
-            self.accountant.take(step)
-            trace = trace_of(
-                step,
-                self.builder.service_name,
-                secrets.randbits(128) or 1,
-                self.builder.new_id,
-                self.anchor.to_unix,
-            )
-            self.counters["steps"] += 1
-            self.counters["spans"] += len(trace.spans)
-            if self.local is not None:
-                self.local.add(trace, self._resource)
-            if self.sender.active and any(
-                self._is_sampled(member.trace_id, member.span_id) for member in step.members or ()
-            ):
-                self.sender.send(trace)
+        for step in self.assembler.steps.complete(read_until, final, self.collector.gone):
+            try:
+                self._hand_out_step(step)
+            except Exception:  # noqa: BLE001
+                self._trace_failed()
         self.accountant.trim(min(self.assembler.oldest_begin(), read_until - KEEP_STEPS_NS))
+
+    def _hand_out_step(self, step: Step) -> None:
+        self.accountant.take(step)
+        trace = trace_of(
+            step,
+            self.builder.service_name,
+            secrets.randbits(128) or 1,
+            self.builder.new_id,
+            self.anchor.to_unix,
+        )
+        self.counters["steps"] += 1
+        self.counters["spans"] += len(trace.spans)
+        if self.local is not None:
+            self.local.add(trace, self._resource)
+        if self.sender.active and any(
+            self._is_sampled(member.trace_id, member.span_id) for member in step.members or ()
+        ):
+            self.sender.send(trace)
 
     def _is_sampled(self, trace_id: int, span_id: int) -> bool:
         """Whether the request under this root is sent, asked for its first step."""
@@ -181,14 +188,16 @@ class Exporter:
         for root in self.assembler.complete(read_until, final, self.collector.gone):
             try:
                 traces = self.builder.request(root, read_until, final)
-                if traces:
-                    traces[0] = self.accountant.account(traces[0])
             except Exception:  # noqa: BLE001  # one must not end the process that holds all others
                 self._trace_failed()
                 continue
             if not traces:
                 self.counters["roots_skipped"] += 1
                 continue
+            try:
+                traces[0] = self.accountant.account(traces[0])
+            except Exception:  # noqa: BLE001  # it is told all the same, without its parts
+                self._trace_failed()
             first = traces[0].root
             ended = root.get(Kind.ROOT_END)
             end = ended.t0 if ended else read_until
