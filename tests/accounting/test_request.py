@@ -120,6 +120,12 @@ def test_a_worker_that_prepares_for_others_holds_the_device_up_whatever_engineco
     parts = account(request, timelines([mine, others])).parts
     assert parts["device.gap.update"] == 2
     assert parts["queue.host"] == 28
+    # Whose batch it was is not known: nobody says why the device is idle.
+    unknown = replace(others, members=None)
+    parts = account(request, timelines([mine, unknown])).parts
+    assert parts["device.gap.update"] == 2
+    assert parts["device.gap.other"] == 28
+    assert "queue.host" not in parts
 
 
 def test_below_step_level_the_engine_phases_stand_for_themselves():
