@@ -9,7 +9,7 @@ import pytest
 from tests.support import traces
 from vllm_codesign.cli.main import main
 from vllm_codesign.exporter.keep import RecordKeeper
-from vllm_codesign.recorder.layout import Ending, Field, Job, Kind
+from vllm_codesign.recorder.layout import DECODING, DeviceWork, Ending, Field, Job, Kind
 from vllm_codesign.recorder.reader import Record
 from vllm_codesign.store.capture import Capture, ClockAnchor
 
@@ -83,6 +83,27 @@ def test_lines_by_name(capture: Capture, capsys: pytest.CaptureFixture[str]) -> 
         "200 2 7.000000 eng_finished 00000000000000cd freed=7.000000 prefill_chunks=1 "
         "decode_steps=15 batch_sum=30 preemptions=0 finish=length",
         "200 3 7.000000 kind_99 0000000000000003 s=1 c=2 t0=4 t1=5 a=6 b=7",
+    ]
+
+
+def test_members_of_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def eight(*numbers: int) -> bytes:
+        return b"".join(n.to_bytes(4, "little") for n in (*numbers, *[0] * (8 - len(numbers))))
+
+    chunks = eight(9, 64, 10, DECODING | 4)
+    records = [
+        R(Kind.STEP_DECODES, key=0x1A, s=2, payload=eight(7, 8)),
+        R(Kind.STEP_CHUNKS, key=0x1A, s=2, c=1, payload=chunks),
+        R(Kind.WORKER_DEVICE, key=0x1A, t0=S, t1=2 * S, c=DeviceWork.SAMPLE, s=3),
+    ]
+    capture = traces.write_capture(tmp_path, requests=[])
+    anchors = [ClockAnchor(monotonic_ns=S, unix_ns=5)]
+    capture.save(capture.load().model_copy(update={"anchors": anchors}))
+    write(capture.path, {ENGINE: records})
+    assert [line.split(maxsplit=5)[5] for line in dump(capsys, capture.path)] == [
+        "requests=2 piece=0 numbers=[7, 8]",
+        "requests=2 piece=1 numbers=[9, 10] tokens=[64, 4] decoding=[0, 1]",
+        "begins=0.000000 ends=1.000000 forward=never forward_end=never work=sample rank=3",
     ]
 
 

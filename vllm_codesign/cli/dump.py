@@ -17,8 +17,10 @@ from vllm_codesign.exporter.outcome import REASONS
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.recorder.fields import PARTS, As, Part
 from vllm_codesign.recorder.layout import (
+    DECODING,
     REASON_NUMBERS,
     ROUTES,
+    TEXT_KINDS,
     DeviceWork,
     Ending,
     Field,
@@ -176,9 +178,24 @@ def values(record: Record) -> dict[str, Value]:
     }
     if record.kind == Kind.TEXT:
         out["text"] = record.payload.rstrip(b"\0").decode("utf-8", "backslashreplace")
-    elif record.kind == Kind.ITL:
-        out["us"] = list(struct.unpack("<8I", record.payload)[: record.c & 0xFF])
+    elif record.kind in TEXT_KINDS:
+        out.update(_eight(record))
     return out
+
+
+def _eight(record: Record) -> dict[str, Value]:
+    """What a record of eight numbers holds."""
+    numbers = list(struct.unpack("<8I", record.payload))
+    if record.kind == Kind.ITL:
+        return {"us": numbers[: record.c & 0xFF]}
+    if record.kind == Kind.STEP_DECODES:
+        return {"numbers": numbers[: record.s]}
+    tokens = numbers[1 : 2 * record.s : 2]
+    return {
+        "numbers": numbers[0 : 2 * record.s : 2],
+        "tokens": [each & ~DECODING for each in tokens],
+        "decoding": [each // DECODING for each in tokens],
+    }
 
 
 def _value(meaning: As, number: int) -> Value:
