@@ -246,6 +246,21 @@ def test_a_step_that_cannot_be_told_costs_itself_alone(
     assert len(list(read_traces(capture))) == 1
 
 
+def test_lost_steps_are_counted(tmp_path: Path) -> None:
+    session = create(tmp_path, 1, {"started_unix_ns": time.time_ns()})
+    server = Recorder(Ring(session.folder / "process-1.ring", 1 << 16))
+    server.step(1)
+    server.step(3)
+    session.enter_exporter()
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter.finish(complete=True)
+    capture = latest(tmp_path / "store")
+    assert capture.load().counters["steps_lost"] == 1
+    one, three = sorted(read_steps(capture), key=lambda step: step.number)
+    assert (one.number, len(one.members or ())) == (1, 0), "its request is not known"
+    assert three.members is None
+
+
 def test_steps_are_no_requests_that_a_killed_exporter_takes_along(tmp_path: Path) -> None:
     session = create(tmp_path, 1, {"started_unix_ns": time.time_ns()})
     server = Recorder(Ring(session.folder / "process-1.ring", 1 << 16))

@@ -38,6 +38,7 @@ _OF_THIS_EXPORTER = frozenset(
         "roots_skipped",
         "traces_failed",
         "orphan_records",
+        "steps_lost",
         "rows_not_stored",
         "otlp_sent",
         "otlp_failed",

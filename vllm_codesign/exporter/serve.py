@@ -275,6 +275,7 @@ class Exporter:
             **self.counters,
             **self._losses_saved,
             "orphan_records": self.assembler.orphans,
+            "steps_lost": self.assembler.steps.lost,
             "hook_errors": self.collector.errors,
             "exporter_starts": self.session.exporter_starts,
             **{f"otlp_{key}": value for key, value in self.sender.stats().items()},
