@@ -42,6 +42,12 @@ class Overview:
     """The steps that served the slowest requests, by the span id of the request's root."""
 
 
+def find(capture: Path | None, results: Path | None = None) -> Capture:
+    """The capture that `overview` would read."""
+    found_results = results or (_beside(capture) if capture else None)
+    return _target(capture, load_results(found_results) if found_results else None)
+
+
 def overview(
     capture: Path | None,
     results: Path | None = None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,10 +18,11 @@ from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import client, server, stats, tables
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
 from vllm_codesign.analysis.finding import bounds, number
-from vllm_codesign.analysis.overview import Overview, overview
+from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
+from vllm_codesign.store.capture import Capture
 
 _GAP = 2
 _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum": ""}
@@ -34,8 +37,28 @@ _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum":
 )
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option(
+    "--export",
+    "export_to",
+    type=(click.Choice(["perfetto"]), click.Path(path_type=Path, dir_okay=False)),
+    metavar="perfetto FILE",
+    help="Write the whole capture as a trace for ui.perfetto.dev instead of printing tables.",
+)
+@click.option(
+    "--torch-profile",
+    "profiles",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --export: what torch.profiler wrote during this run; once for each rank.",
+)
 def command(
-    capture: Path | None, results: Path | None, scenario: str | None, as_json: bool
+    capture: Path | None,
+    results: Path | None,
+    scenario: str | None,
+    as_json: bool,
+    export_to: tuple[str, Path] | None,
+    profiles: tuple[Path, ...],
 ) -> None:
     """Print where the time of the requests in CAPTURE went.
 
@@ -47,14 +70,43 @@ def command(
     codesign analyze
     codesign analyze out/demo --scenario conc16
     codesign analyze --json | jq .finding
+    codesign analyze out/demo --export perfetto demo.pftrace
     """
     progress = Console(stderr=True)
+    if export_to is not None:
+        export(find(capture, results), export_to[1], profiles, as_json, progress)
+        return
+    if profiles:
+        raise click.UsageError("--torch-profile goes with --export perfetto FILE")
     with progress.status("reading the capture"):
         view = overview(capture, results, scenario)
     if as_json:
         click.echo(json.dumps(plain(view), ensure_ascii=False, indent=2))
     else:
         render(view, Console())
+
+
+def export(
+    capture: Capture, out: Path, profiles: Sequence[Path], as_json: bool, progress: Console
+) -> None:
+    """Write the trace and say what is in it and how to open it."""
+    # Its protobuf classes take a while to load, and nothing else needs them.
+    from vllm_codesign.analysis import perfetto
+
+    with progress.status(f"writing {out}"):
+        written = perfetto.export(capture, out, profiles)
+    for line in written.lossy:
+        _line(progress, f"LOSSY CAPTURE: {line}", "bold red")
+    size = out.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"trace": str(out), "bytes": size, **asdict(written)}))
+    left_out = f" ({written.left_out:,} left out)" if written.left_out else ""
+    _line(
+        progress,
+        f"{out}: {size / 1e6:,.1f} MB, {written.requests:,} requests{left_out}, "
+        f"{written.steps:,} steps, {written.slices:,} slices, {written.samples:,} samples. "
+        "Open it in https://ui.perfetto.dev: the file stays on your machine.",
+    )
 
 
 def render(view: Overview, console: Console) -> None:
