@@ -9,13 +9,13 @@ recorded is decided there too, once for all processes.
 from __future__ import annotations
 
 import os
-import struct
+from array import array
 from collections.abc import Callable
 from typing import Any
 
 from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
 from vllm_codesign.recorder import active
-from vllm_codesign.recorder.layout import DECODING, Kind
+from vllm_codesign.recorder.layout import DECODING, TEXT_BYTES, Kind
 from vllm_codesign.settings import LEVELS
 
 STEP_LEVEL = LEVELS.index("step")
@@ -25,7 +25,6 @@ ATTRIBUTE = "codesign_step"
 _SNAPSHOT_EVERY = 256
 """Steps after which the members are told again, though they are the same: a record may be lost."""
 
-_EIGHT = struct.Struct("<8I")
 _U32_MAX = 0xFFFFFFFF
 _U16_MAX = 0xFFFF
 
@@ -83,29 +82,44 @@ def _members(
     ):
         return ENGINE.told_key, 0
     find: Callable[[str], Scheduled | None] = ENGINE.requests.get
+    # A request may be unknown: it came in while we were dormant.
     decodes: list[int] = []
     chunks: list[int] = []
-    for request_id, count in in_step.items():
-        state = find(request_id)
-        if state is None:
-            continue  # it came in while we were dormant
-        if request_id in computing:
-            chunks += (state.number, min(count, DECODING - 1))
-        elif count == 1:
-            decodes.append(state.number)
-        else:
-            chunks += (state.number, DECODING | min(count, DECODING - 1))
-    pieces = [(Kind.STEP_DECODES, decodes[i : i + 8]) for i in range(0, len(decodes), 8)]
-    pieces += [(Kind.STEP_CHUNKS, chunks[i : i + 8]) for i in range(0, len(chunks), 8)]
-    emit_text = active.emit_payload
-    for index, (kind, eight) in enumerate(pieces):
-        count = len(eight) if kind == Kind.STEP_DECODES else len(eight) // 2
-        payload = _EIGHT.pack(*eight, *[0] * (8 - len(eight)))
-        emit_text(kind, key, count, index, payload)
+    if steady:
+        decodes = [state.number for state in map(find, in_step) if state is not None]
+    else:
+        for request_id, count in in_step.items():
+            state = find(request_id)
+            if state is None:
+                continue
+            if request_id in computing:
+                chunks += (state.number, min(count, DECODING - 1))
+            elif count == 1:
+                decodes.append(state.number)
+            else:
+                chunks += (state.number, DECODING | min(count, DECODING - 1))
+    pieces = _tell(Kind.STEP_DECODES, key, decodes, 8, 0)
+    pieces = _tell(Kind.STEP_CHUNKS, key, chunks, 4, pieces)
     # What the next step is compared with: only a step of single tokens can be repeated.
     ENGINE.told_members = set(in_step) if steady else None
     ENGINE.told_key, ENGINE.told_number = key, number
-    return key, len(pieces)
+    return key, pieces
+
+
+def _tell(kind: Kind, key: int, numbers: list[int], each: int, piece: int) -> int:
+    """Write `each` members a record, from this piece on; returns the number after the last.
+
+    With 256 requests these are 32 records whenever one comes or goes: all numbers are packed
+    at once.
+    """
+    raw = array("I", numbers).tobytes()
+    members = len(raw) * each // TEXT_BYTES
+    emit = active.emit_payload
+    for begin in range(0, len(raw), TEXT_BYTES):
+        emit(kind, key, min(each, members), piece, raw[begin : begin + TEXT_BYTES])
+        members -= each
+        piece += 1
+    return piece
 
 
 def note_update(t0: int, t1: int, output: Any, runner_output: Any, scheduler: Any) -> None:
