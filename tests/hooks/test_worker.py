@@ -29,6 +29,16 @@ class Device:
         return lambda *args: self.calls.append((name, *args))
 
 
+class Speculator:
+    """The V2 model runner's drafter."""
+
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
+
+    def propose(self) -> None:
+        self.rank._take("draft")
+
+
 class Rank:
     """A worker with a V1 or V2 model runner whose calls take 10 ns each, under the real hooks."""
 
@@ -60,7 +70,12 @@ class Rank:
         self._forward = self._hook("worker.forward", lambda: self._take("forward"))
         self._before = self._hook("worker.before_forward", lambda: self._take("pre_forward"))
         self._after = self._hook("worker.after_forward", lambda: self._take("post_forward"))
-        self._draft = self._hook("worker.draft", lambda: self._take("draft"))
+        if style == "V1":
+            self._draft = self._hook("worker.draft", lambda: self._take("draft"))
+        else:
+            speculator = self._hook("worker.draft.v2", lambda config: Speculator(self))(None)
+            assert isinstance(speculator, Speculator)
+            self._draft = speculator.propose
 
     @staticmethod
     def _hook(row: str, original: Callable[..., Any]) -> Callable[..., Any]:

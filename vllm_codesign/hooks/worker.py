@@ -224,6 +224,21 @@ def make_draft(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wra
     return wrapper
 
 
+def make_speculator(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+    """The V2 model runner's drafter: of one of many classes, so its instance is wrapped."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        speculator = original(*args, **kwargs)
+        try:
+            speculator.propose = make_draft(speculator.propose, ())
+        except Exception:  # noqa: BLE001
+            swallow()
+        return speculator
+
+    return wrapper
+
+
 _V1 = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _V2 = "vllm.v1.worker.gpu.kv_connector"
 
@@ -273,5 +288,12 @@ HOOKS: tuple[Hook, ...] = (
         (f"{_V1}.propose_draft_token_ids",),
         make_draft,
         required=False,  # speculative decoding only
+    ),
+    Hook(
+        "worker.draft.v2",
+        # By the name under which the runner has it: it is bound when that module is imported.
+        ("vllm.v1.worker.gpu.model_runner:init_speculator",),
+        make_speculator,
+        required=False,
     ),
 )
