@@ -36,6 +36,15 @@ At level `step` there is one trace for each engine step as well. Its root,
 """
 
 
+_SERIES = """\
+## Series
+
+Sampled figures, in `series/*.parquet` of a capture: `time_ns`, `name`, `unit`, `value` and
+`attributes`; once a second where nothing else is said. While the level is `off` nobody asks
+the kernel or a driver.
+"""
+
+
 def page() -> str:
     """The whole text of docs/spans.md."""
     parts = [_INTRODUCTION, "## Spans\n", *_overview(semconv.SPANS), ""]
@@ -45,7 +54,7 @@ def page() -> str:
     for span in semconv.STEP_SPANS:
         parts += [*_section(span), ""]
     parts += ["On a link:", "", *_table(semconv.STEP_LINK), ""]
-    parts += [*_event(), "", *_outcomes()]
+    parts += [*_event(), "", *_outcomes(), "", _SERIES, *_series()]
     return "\n".join(parts) + "\n"
 
 
@@ -77,6 +86,22 @@ def _event() -> list[str]:
         f" {_code(semconv.PREFILL.name)}: the scheduler took the request's blocks away.",
         "",
         *_table((semconv.EVENT_TOKENS_LOST,)),
+    ]
+
+
+def _series() -> list[str]:
+    rows = [
+        f"| {_code(each.name)} | {_code(each.unit)} | {_cell(each.brief)} "
+        f"| {', '.join(_code(attribute.key) for attribute in each.attributes)} |"
+        for each in semconv.SERIES
+    ]
+    used = {a.key: a for each in semconv.SERIES for a in each.attributes}
+    return [
+        "| series | unit | | attributes |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        *_table(tuple(used.values())),
     ]
 
 

@@ -34,6 +34,8 @@ GIVE_UP_NS = 3_600_000_000_000
 REMEMBER = 10_000
 """Ended roots that late engine requests can still be linked to."""
 
+_NOT_OF_A_REQUEST = frozenset((Kind.VOID, Kind.LOOP_LAG, Kind.GIL))
+
 _ROOT_KINDS = frozenset(
     (
         Kind.ROOT_BEGIN,
@@ -75,7 +77,7 @@ class Assembler:
     def take(self, pid: int, record: Record) -> None:
         """One record of process `pid`, in the order in which that process wrote it."""
         kind, key = record.kind, record.key
-        if kind == Kind.VOID:
+        if kind in _NOT_OF_A_REQUEST:
             return
         if kind in STEP_KINDS:
             self.steps.take(pid, record)

@@ -85,6 +85,11 @@ class Collector:
         return dict(total)
 
     @property
+    def running(self) -> list[int]:
+        """Producers that had not ended at the last `any_alive`."""
+        return [pid for pid in self.pids if pid not in self.gone]
+
+    @property
     def pids(self) -> list[int]:
         return [ring.pid for ring in self._rings.values()]
 

@@ -73,5 +73,27 @@ def hook_rows(session: Session) -> list[HookRow]:
     return rows
 
 
+class Roles:
+    """What each process of the session is, from its report of the hooks; read when it changes."""
+
+    def __init__(self, session: Session) -> None:
+        self._folder = session.folder
+        self._known: dict[Path, tuple[int, int, str]] = {}
+
+    def look(self) -> dict[int, str]:
+        """`api_server`, `engine_core`, `worker`, or several with `+`, by pid."""
+        for path in self._folder.glob("*.hooks.json"):
+            try:
+                changed = path.stat().st_mtime_ns
+                if path in self._known and self._known[path][0] == changed:
+                    continue
+                report = json.loads(path.read_text())
+                self._known[path] = (changed, int(report["pid"]), "+".join(report["roles"]))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                # `hook_rows` says it; a role that is not known is left out.
+                logger.debug("codesign: %s: %s", path.name, error)
+        return {pid: role for _, pid, role in self._known.values()}
+
+
 def anchors(readings: list[tuple[int, int]]) -> list[ClockAnchor]:
     return [ClockAnchor(monotonic_ns=m, unix_ns=u) for m, u in readings]

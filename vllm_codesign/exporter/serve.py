@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -24,7 +23,7 @@ from vllm_codesign.exporter.collect import Collector
 from vllm_codesign.exporter.facts import Origin
 from vllm_codesign.exporter.local import LocalStore
 from vllm_codesign.exporter.otlp import Sender, service_name
-from vllm_codesign.exporter.workers import Workers
+from vllm_codesign.exporter.samplers.every import Samplers
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import RequestTrace
@@ -55,10 +54,9 @@ class Exporter:
     def __init__(self, session: Session, settings: settings_module.Settings) -> None:
         self.session = session
         self.settings = settings
-        self.started_ns = time.monotonic_ns()
         self.collector = Collector(session)
         self.assembler = Assembler()
-        self.workers = Workers()
+        self.samplers = Samplers(session)
         self.accountant = Accountant()
         self._sampled: OrderedDict[int, bool] = OrderedDict()
         self.anchor = Anchor()
@@ -78,7 +76,8 @@ class Exporter:
         self.builder = Builder(service_name(os.environ), self.anchor.to_unix, self.assembler.heads)
         self.local: LocalStore | None = None
         self._open_store()
-        self._sampled_at = self.started_ns
+        if self.local is not None:
+            self.samplers.start()
         self._saved_at = 0.0
         self._retained_at = 0.0
         self.collector.find()
@@ -119,8 +118,7 @@ class Exporter:
         taken = 0
         for pid, record in self.collector.read(final):
             taken += 1
-            if record.kind in (Kind.WORKER_EXECUTE, Kind.WORKER_SAMPLE):
-                self.workers.take(pid, record)
+            self.samplers.take(pid, record)
             self.assembler.take(pid, record)
             if self.local is not None:
                 self.local.keep(pid, record)
@@ -243,13 +241,10 @@ class Exporter:
         self.session.beat()
         if self.local is None:
             return
-        at = self.anchor.to_unix(now_ns)
-        for name, unit, value, attributes in self.workers.sample(now_ns - self._sampled_at):
-            self.local.sample(at, name, unit, value, attributes)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu = usage.ru_utime + usage.ru_stime
-        self.local.sample(at, "codesign.exporter.cpu_time", "s", cpu, {"process.pid": os.getpid()})
-        self._sampled_at = now_ns
+        for sample in self.samplers.sample(now_ns, self.collector.running):
+            series = sample.series
+            at = self.anchor.to_unix(sample.at_ns)
+            self.local.sample(at, series.name, series.unit, sample.value, sample.attributes)
         self.local.poll()
         # At once when something was lost: this process may be the next that is killed.
         if now - self._saved_at > RUN_FILE_S or self._losses() != self._losses_saved:
@@ -286,6 +281,7 @@ class Exporter:
             anchors=run_file.anchors(self.anchor.readings),
             drops=self.collector.drops(),
             level=settings_module.LEVELS[self.session.level],
+            cpu=self.samplers.facts(time.monotonic_ns(), self.collector.running),
             complete=complete,
             finished_ns=time.time_ns() if complete else None,
         )
@@ -293,6 +289,7 @@ class Exporter:
     def finish(self, complete: bool) -> None:
         """Everything out: the rest of the rings, open requests, segments, the OTLP queue."""
         self.poll(final=complete)
+        self.samplers.close()
         self.housekeep()
         if self.local is not None:
             self.local.close()

@@ -62,6 +62,26 @@ class Removed(_Model):
     bytes: int = 0
 
 
+class ProcessCpus(_Model):
+    """Where a vLLM process may run."""
+
+    pid: int
+    role: str = ""
+    cpus: str = Field(description="any of its threads may run there, as `0-3,8`")
+    cpu_count: int
+    numa_nodes: list[int] = Field(default_factory=list, description="the nodes of those CPUs")
+
+
+class CpuFacts(_Model):
+    """CPUs, NUMA nodes and frequency governors, as last looked at."""
+
+    numa_nodes: dict[str, str] = Field(default_factory=dict, description="CPUs by node")
+    governors: dict[str, str] = Field(
+        default_factory=dict, description="CPUs by cpufreq governor; empty where there is none"
+    )
+    processes: list[ProcessCpus] = Field(default_factory=list)
+
+
 class RunInfo(_Model):
     """`run.json`."""
 
@@ -78,6 +98,7 @@ class RunInfo(_Model):
     anchors: list[ClockAnchor] = Field(default_factory=list)
     drops: dict[str, int] = Field(default_factory=dict, description="lost records by kind")
     counters: dict[str, int] = Field(default_factory=dict)
+    cpu: CpuFacts | None = None
     removed: Removed = Field(default_factory=Removed, description="kept by retention alone")
     complete: bool = Field(default=False, description="the exporter ended with all drained")
 
