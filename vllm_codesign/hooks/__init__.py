@@ -7,4 +7,6 @@ session_start.py joins or starts the session when an engine is constructed
 api_server.py    table and advice of the API server
 engine_core.py   table and advice of EngineCore
 worker.py        table and advice of the workers
+loop_lag.py      lag of the API server's event loop, by a timer
+gil.py           contention for the GIL, where it is asked for
 """

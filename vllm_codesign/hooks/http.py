@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from vllm_codesign.hooks import loop_lag
 from vllm_codesign.hooks.frontend_state import CURRENT, ROOTS, UNTRACED, Root, current
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
 from vllm_codesign.hooks.wrap import entered, swallow
@@ -62,6 +63,7 @@ def make_application(original: Callable[..., Any], getters: tuple[Getter, ...]) 
             finally:
                 CURRENT.reset(token)
         try:
+            loop_lag.keep_ticking()
             root = _begin(scope)
         except Exception:  # noqa: BLE001
             swallow()

@@ -19,6 +19,7 @@ from typing import Any
 
 import vllm_codesign
 from vllm_codesign import settings as settings_module
+from vllm_codesign.hooks import gil
 from vllm_codesign.hooks.installer import Installer, installed_version, vllm_version
 from vllm_codesign.hooks.table import Hook
 from vllm_codesign.hooks.wrap import entered
@@ -93,6 +94,8 @@ def _start(settings: settings_module.Settings, problems: list[str]) -> session.S
     # Those that join do not repeat them.
     for problem in problems:
         logger.warning("codesign: %s", problem)
+    if settings.gil and not gil.installed():
+        logger.warning("codesign: %s", gil.MISSING)
     session.sweep(settings.shm)
     started = session.create(
         settings.shm,
@@ -209,6 +212,8 @@ def take_role(role: str) -> None:
                 _gave_up = True
                 _warn_of_no_ring(joined, error)
             return
+        if settings.gil:
+            gil.start()
     if role not in _roles:
         _roles.append(role)
         report_hooks()
