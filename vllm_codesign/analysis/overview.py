@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from vllm_codesign import settings
 from vllm_codesign.accounting import timelines
 from vllm_codesign.analysis.finding import finding
+from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.tables import Tables, build
 from vllm_codesign.model.bench import BenchRun
 from vllm_codesign.model.errors import CodesignError
@@ -40,6 +41,8 @@ class Overview:
     finding: str
     steps: dict[int, tuple[Step, ...]]
     """The steps that served the slowest requests, by the span id of the request's root."""
+    host: Host | None
+    """Of the whole capture, whatever the scenario."""
 
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
@@ -73,6 +76,7 @@ def overview(
     if scenario is not None:
         tables = _only(tables, scenario)
     run, problem = _run_of(target)
+    sampled = host(target, reading)  # before the losses: it may find segments it cannot read
     return Overview(
         capture=target,
         results=found_results,
@@ -83,6 +87,7 @@ def overview(
         tables=tables,
         finding=finding(tables),
         steps=_steps_of(target, tables) if with_steps else {},
+        host=sampled,
     )
 
 

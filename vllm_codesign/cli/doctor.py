@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vllm_codesign import settings
-from vllm_codesign.cli import checks
+from vllm_codesign.cli import checks, host_checks
 from vllm_codesign.cli import level as level_command
 from vllm_codesign.cli.checks import Finding
 from vllm_codesign.cli.live import servers
@@ -62,6 +62,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
         *checks.store(chosen.store),
         *checks.shared_memory(chosen),
         *checks.limits(chosen),
+        *host_checks.gpus(),
+        *host_checks.cpus(),
+        *host_checks.gil(chosen),
         *checks.live(found),
     ]
     ok = not any(finding.severity == "error" for finding in findings)
