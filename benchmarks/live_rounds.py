@@ -40,6 +40,8 @@ class Slot:
     """Of one core, from the slot's beginning to the next one's."""
     exited_threads: int
     """Threads of the API server that ended within the slot: their time is missing."""
+    stall_ms: float = 0.0
+    """Longest time in which no client got any token."""
 
     def measure(self, name: str) -> float:
         if name == "cpu_ms":
@@ -89,6 +91,7 @@ def measure_slot(
         | {"exporter": exporter / 1e6 / requests},
         exporter / 1e9 / lasted,
         spent["api_server"].exited,
+        result.stall_ms,
     )
 
 

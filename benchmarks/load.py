@@ -3,7 +3,7 @@
 The parent writes one JSON line per slot to its stdin and reads one JSON line back:
 
     -> {"url": ..., "model": ..., "tokens": 32, "requests": 96, "tag": "..."}
-    <- {"wall_s": ..., "failed": 0, "itl_ms": ..., "ttft_ms": ..., "tokens": ...}
+    <- {"wall_s": ..., "failed": 0, "itl_ms": ..., "ttft_ms": ..., "tokens": ..., "stall_ms": ...}
 
 Connections stay open between slots. Prompts are about 100 words and never repeat within a
 server's life as long as the tags differ, so the prefix cache stays out of it.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,7 @@ class LoadResult:
 
     The inter-token time of a request is first to last token over their number less one:
     single gaps are of two kinds, since tokens that wait in a buffer arrive together.
+    `stall_ms` is the longest time in which no client got any token.
     """
 
     wall_s: float
@@ -48,6 +50,7 @@ class LoadResult:
     itl_ms: float
     ttft_ms: float
     tokens: int
+    stall_ms: float = 0.0
 
 
 def prompt(tag: str, index: int) -> str:
@@ -84,6 +87,10 @@ class LoadProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def run(self, url: str, requests: int, tag: str) -> LoadResult:
         """Send `requests` and wait for all answers; RuntimeError where one failed."""
@@ -139,6 +146,8 @@ async def _slot(session: aiohttp.ClientSession, order: dict[str, Any]) -> LoadRe
         await asyncio.gather(*(client() for _ in range(CLIENTS)))
     wall_s = (time.monotonic_ns() - begun) / 1e9
     gaps = [(stamps[-1] - stamps[1]) / (len(stamps) - 2) for stamps in done if len(stamps) > 2]
+    arrivals = sorted(stamp for stamps in done for stamp in stamps[1:])
+    stalls = [later - earlier for earlier, later in pairwise([begun, *arrivals])]
     firsts = [stamps[1] - stamps[0] for stamps in done if len(stamps) > 1]
     return LoadResult(
         wall_s,
@@ -146,6 +155,7 @@ async def _slot(session: aiohttp.ClientSession, order: dict[str, Any]) -> LoadRe
         statistics.median(gaps) / 1e6 if gaps else 0.0,
         statistics.median(firsts) / 1e6 if firsts else 0.0,
         sum(len(stamps) - 1 for stamps in done),
+        max(stalls, default=0) / 1e6,
     )
 
 

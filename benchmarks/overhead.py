@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -34,6 +35,7 @@ from benchmarks.live_rounds import (  # noqa: E402
 from benchmarks.load import CLIENTS, WORDS, LoadProcess  # noqa: E402
 from benchmarks.micro_recording import micro  # noqa: E402
 from benchmarks.other_servers import Other, compare  # noqa: E402
+from benchmarks.placement import place  # noqa: E402
 from benchmarks.registration import registration_s  # noqa: E402
 from benchmarks.ring_counts import Tally, position, ring_of, since  # noqa: E402
 from benchmarks.served import ROLES, Traced, server, traced  # noqa: E402
@@ -61,6 +63,12 @@ def parse() -> argparse.Namespace:
         "--with-other-servers",
         action="store_true",
         help="also one without the plugin and one with vLLM's own tracing (12 minutes more)",
+    )
+    parser.add_argument(
+        "--no-pin",
+        dest="pin",
+        action="store_false",
+        help="leave it to the kernel which core a process runs on (see placement.py)",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds of everything")
     options = parser.parse_args()
@@ -100,6 +108,10 @@ def live(
         LoadProcess("tiny", options.tokens) as load,
     ):
         found = traced(served.pid)
+        if options.pin:
+            exporter = found.session.exporter[0]
+            placed = place(found.pids, (exporter, load.pid, os.getpid()))
+            say(f"cores: {placed}" if placed else "one core: nothing is pinned")
         say(f"processes: {found.pids}, exporter {found.session.exporter[0]}")
         for number in range(_WARM_UPS):
             load.run(served.url, options.requests, f"warm{number}")
@@ -146,6 +158,7 @@ def main() -> int:
         tally, bound, slots, others = live(options, ns)
         by_measure = {measure: ratios(slots, measure) for measure in MEASURES}
         rows += table.bound_rows(bound) + table.live_rows(by_measure)
+        rows += table.stall_rows(slots)
         rows += table.exporter_rows(exporter_cpu(slots)) + table.other_rows(others)
         written["counted"] = tally.as_dict()
         written["bounds"] = [{**asdict(each), "us": each.us, "share": each.share} for each in bound]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -10,12 +10,16 @@ from rich.table import Table
 
 from benchmarks.bound import Bound
 from benchmarks.intervals import Interval
+from benchmarks.live_rounds import Slot
 from benchmarks.other_servers import Other
 
 NOISE_WIDTH = 0.01
 """Off against off must be narrower than this, or figure (c) shows nothing."""
 
 ALLOWED = 0.01
+
+STALL_MS = 300.0
+"""Ten steps of this load's size."""
 
 MET, MISSED, NOT_SHOWN = "met", "missed", "not shown"
 
@@ -117,6 +121,16 @@ def live_rows(ratios: dict[str, dict[str, Interval]]) -> list[Row]:
             ratio = ratios[measure][level]
             verdict = verdict_of(ratio, noise, more_is_worse)
             rows.append(Row(f"(c) {title}, {level}", _ratio(ratio), "noise floor or 1 %", verdict))
+    return rows
+
+
+def stall_rows(slots: Sequence[Slot]) -> list[Row]:
+    """How many slots stood still, by level; see placement.py for why they do."""
+    rows = []
+    for level in ("off", "request", "step"):
+        stalls = [slot.stall_ms for slot in slots if slot.label.startswith(level)]
+        stood = sum(ms >= STALL_MS for ms in stalls)
+        rows.append(Row(f"slots that stood still at {level}", f"{stood} of {len(stalls)}"))
     return rows
 
 

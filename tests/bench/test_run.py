@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 
@@ -167,3 +168,13 @@ def test_urls(url, normal):
 def test_what_is_no_url(url):
     with pytest.raises(CodesignError, match="is not a URL: write it like"):
         normal_url(url)
+
+
+async def test_there_is_a_rest_between_two_batches_and_none_before_the_first(server, path):
+    resting = SMALL.model_copy(update={"pause_s": 0.4, "repeats": 3})
+    done = await run(server, path, Plan((resting,)))
+
+    starts = [row.start_unix_ns for row in done.requests]
+    assert done.requests[0].start_unix_ns - done.started_unix_ns < 0.4e9
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert all(gap >= 0.4e9 for gap in gaps)

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -38,6 +39,16 @@ def test_ratios_by_measure():
     assert cpu["step"].n == 6
     assert ratios(slots, "requests_per_s")["step"].median == pytest.approx(1 / 1.2)
     assert ratios(slots, "itl_ms")["request"].median == pytest.approx(1.0)
+
+
+def test_slots_that_stood_still_are_counted():
+    slots = [replace(_slot(label, 5.0), stall_ms=1000.0 * (label == "step")) for label in order(6)]
+    values = {row.figure: row.value for row in table.stall_rows(slots)}
+    assert values == {
+        "slots that stood still at off": "0 of 25",
+        "slots that stood still at request": "0 of 6",
+        "slots that stood still at step": "6 of 6",
+    }
 
 
 QUIET = Interval(1.0, 0.997, 1.003, 50)

@@ -96,7 +96,9 @@ async def execute(
         for scenario, batches in pending:
             source = await _source(load, target, scenario, progress)
             await _warm_up(load, plan, scenario, source)
-            for batch in batches:
+            for number, batch in enumerate(batches):
+                if number:
+                    await asyncio.sleep(scenario.pause_s)
                 jobs = list(_jobs(scenario, batch, source))
                 label = f"{scenario.name} {batch[-1] + 1}/{scenario.repeats}"
                 async with _ticker(load, f"{label}: {{}} of {len(jobs)} answered", progress):

@@ -92,7 +92,7 @@ def command(
       codesign bench --model Qwen/Qwen3-0.6B --set study --out out/study -- --max-model-len 131072
 
     \b
-    A file for --scenarios has a table for each (repeats, prompts, route and stream are
+    A file for --scenarios has a table for each (repeats, pause_s, prompts, route and stream are
     optional too):
       [[scenario]]
       name = "agents"

@@ -25,6 +25,7 @@ class Scenario(_Strict):
     prompt_tokens: int = Field(ge=1, le=10_000_000, description="nominal; the true one is measured")
     max_tokens: int = Field(default=100, ge=1, le=1_000_000)
     repeats: int = Field(default=5, ge=1, le=10_000, description="batches of that concurrency")
+    pause_s: float = Field(default=0.0, ge=0, le=3600, description="rest between two batches")
     prompts: Literal["identical", "unique", "shared-prefix"] = "unique"
     route: Literal["chat", "completions"] = "chat"
     stream: bool = True
