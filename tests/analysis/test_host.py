@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -184,7 +184,7 @@ def test_a_segment_that_is_damaged_inside_is_named(capture: Capture) -> None:
 
 
 def shown(found: Host | None) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(host_table(found), end="")
     return console.export_text()
 
@@ -192,14 +192,24 @@ def shown(found: Host | None) -> str:
 def test_the_tables(capture: Capture) -> None:
     lines = [" ".join(line.split()) for line in shown(WANTED).splitlines() if line.strip()]
     assert lines == [
-        "host (while there were requests; mean/max of seconds)",
-        "process pid CPU, cores waits for a CPU switches/s forced/s loop lag, ms (p50/max) GIL",
+        "host (mean/max of the seconds with requests; lag p50/max, ms)",
+        "process pid cores no CPU switches/s forced/s loop lag GIL",
         "engine_core 9 2.00/2.00 – – – – –",
         "api_server 10 0.70/0.90 0.25/0.25 300 12 2.00/80.00 0.40/0.40",
         "GPUs (by their driver; mean/max)",
         "GPU busy, % memory, GiB of power, W °C",
         "3 AMD Instinct MI300X 60.0/100.0 1.0/1.0 192.0 652/652 71/71",
     ]
+
+
+def test_a_narrow_terminal_costs_no_digit() -> None:
+    """An offline `LLM` has all roles in one process."""
+    role = "api_server+engine_core+worker"
+    one = replace(WANTED.processes[1], pid=1234567, role=role, voluntary_per_s=123456.0)
+    text = shown(Host((one,), (LoopLag(1234567, 0.002, 0.08),), WANTED.gpus))
+    for figure in ("1234567", "0.70/0.90", "0.25/0.25", "123456", "2.00/80.00", "652/652"):
+        assert figure in text
+    assert "…" not in text
 
 
 def test_no_table_without_figures() -> None:

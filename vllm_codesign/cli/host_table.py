@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,28 +29,30 @@ def host_table(host: Host | None) -> RenderableType:
 def _table(title: str, *columns: str) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), title=Text(title, "italic"), title_justify="left")
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        # In a narrow terminal names are folded, and no figure loses a digit.
+        justify: Literal["left", "right"] = "right" if index else "left"
+        table.add_column(name, justify=justify, no_wrap=index > 0, overflow="fold")
     return table
 
 
 def _processes(processes: tuple[ProcessLoad, ...], loops: tuple[LoopLag, ...]) -> Table:
     gil = any(process.gil for process in processes)
     table = _table(
-        "host (while there were requests; mean/max of seconds)",
+        "host (mean/max of the seconds with requests; lag p50/max, ms)",
         "process",
         "pid",
-        "CPU, cores",
-        "waits for a CPU",
+        "cores",
+        "no CPU",  # threads that could run and had none
         "switches/s",
         "forced/s",
-        "loop lag, ms (p50/max)",
+        "loop lag",
         *(["GIL"] if gil else []),
     )
     lag = {loop.pid: loop for loop in loops}
     for process in processes:
         found = lag.get(process.pid)
         table.add_row(
-            Text(process.role or "?"),
+            Text(process.role.replace("+", " + ") or "?"),
             str(process.pid),
             _load(process.cpu, 2),
             _load(process.run_queue_wait, 2),
