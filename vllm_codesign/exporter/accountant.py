@@ -30,7 +30,11 @@ class Accountant:
         """`trace` with the parts of its wall time on its root, and its steps on its phases."""
         parts = accounting_attributes(account(trace, self.timelines))
         root = replace(trace.root, attributes={**trace.root.attributes, **parts})
-        done = RequestTrace(root, tuple(self._name_steps(span) for span in trace.children))
+        return self.name_steps(RequestTrace(root, trace.children))
+
+    def name_steps(self, trace: RequestTrace) -> RequestTrace:
+        """`trace` with its steps on its phases; nothing more is asked of its root then."""
+        done = RequestTrace(trace.root, tuple(self._name_steps(span) for span in trace.children))
         for timeline in self.timelines.values():
             timeline.forget(trace.root.span_id)
         return done

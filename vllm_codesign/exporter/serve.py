@@ -215,6 +215,7 @@ class Exporter:
                 late = self.builder.engine(
                     engine, self.assembler.ended.get(engine.root_key), read_until
                 )
+                late = self.accountant.name_steps(late) if late is not None else None
             except Exception:  # noqa: BLE001
                 self._trace_failed()
                 continue
