@@ -37,7 +37,8 @@ class Absent(Nvml):
 def test_gpus_that_will_be_sampled() -> None:
     backend = Some("H100", "H100", "A10")
     assert list(host_checks.gpus([backend])) == [
-        Finding("note", "gpu telemetry", "by nvidia-ml-py: 2 x H100, 1 x A10")
+        Finding("note", "gpu telemetry", "by nvidia-ml-py: 2 x H100, 1 x A10"),
+        Finding("warning", "device time", host_checks.UNVERIFIED),
     ]
     assert backend.closed
 
@@ -45,11 +46,13 @@ def test_gpus_that_will_be_sampled() -> None:
 @pytest.mark.parametrize(("node", "severity"), [("null", "note"), ("nvidiactl", "warning")])
 def test_why_there_is_no_telemetry(tmp_path: Path, node: str, severity: str) -> None:
     (tmp_path / node).touch()
-    (finding,) = host_checks.gpus([Absent()], tmp_path)
+    finding, device_time = host_checks.gpus([Absent()], tmp_path)
     assert (finding.severity, finding.text) == (
         severity,
         "none: nvidia-ml-py: not installed (pip install nvidia-ml-py)",
     )
+    assert device_time.severity == severity
+    assert (device_time.text == host_checks.UNVERIFIED) == (severity == "warning")
 
 
 def test_cpus_of_this_shell(tmp_path: Path) -> None:

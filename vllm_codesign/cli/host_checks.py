@@ -15,6 +15,12 @@ from vllm_codesign.hooks import gil as gil_hook
 from vllm_codesign.settings import Settings
 
 
+UNVERIFIED = (
+    "GPU device time unverified: tests/gpu/test_device_time.py has not been run on a GPU of any "
+    "kind; everything else of a trace does not depend on it"
+)
+
+
 def gpus(candidates: list[Backend] | None = None, dev: Path = Path("/dev")) -> Iterator[Finding]:
     """Whether the exporter will find GPUs to sample, or why not."""
     candidates = backends() if candidates is None else candidates
@@ -23,11 +29,16 @@ def gpus(candidates: list[Backend] | None = None, dev: Path = Path("/dev")) -> I
         names = Counter(gpu.name for gpu in found.gpus)
         listed = ", ".join(f"{count} x {name}" for name, count in names.items())
         yield Finding("note", "gpu telemetry", f"by {found.backend.library}: {listed}")
+        yield Finding("warning", "device time", UNVERIFIED)
         found.backend.close()
     else:
         # Where there is no GPU there is nothing to miss.
         severity: Literal["warning", "note"] = "warning" if expected(candidates, dev) else "note"
         yield Finding(severity, "gpu telemetry", f"none: {'; '.join(found)}")
+        if severity == "warning":
+            yield Finding("warning", "device time", UNVERIFIED)
+        else:
+            yield Finding("note", "device time", "wall time of the same stretches: there is no GPU")
 
 
 def cpus(facts: HostFacts | None = None) -> Iterator[Finding]:
