@@ -78,10 +78,10 @@ def parse() -> argparse.Namespace:
 
 
 def count(server: Traced, load: LoadProcess, url: str) -> Tally:
-    """What a load at level `request` leaves in the rings."""
+    """What a load at level `step`, which records most, leaves in the rings."""
     rings = {role: ring_of(server.session, server.pids[role]) for role in ROLES}
     starts = {role: position(path) for role, path in rings.items()}
-    measure_slot(server, load, url, COUNTED_REQUESTS, "request", "counted")
+    measure_slot(server, load, url, COUNTED_REQUESTS, "step", "counted")
     tally = Tally(COUNTED_REQUESTS)
     for role, path in rings.items():
         tally.add(role, since(path, starts[role]))
