@@ -27,8 +27,11 @@ from tests.support.serving import (
     wait_until_closed,
 )
 from vllm_codesign import semconv as S
+from vllm_codesign.accounting import Work, fleet, timelines
+from vllm_codesign.analysis.accounts import recorded
 from vllm_codesign.recorder.session import MAX_TOTAL_BYTES
-from vllm_codesign.store.capture import RunInfo
+from vllm_codesign.store.capture import RunInfo, resolve
+from vllm_codesign.store.reader import read_steps
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 
@@ -144,6 +147,59 @@ def test_what_outlives_a_response_is_linked_and_closed(run: Run) -> None:
             (link,) = trace.root.links
             linked = run.traces.one(f"{link.trace_id:032x}")
             assert trace.root.start_ns >= linked.root.end_ns
+
+
+def test_every_rank_has_its_forward_in_every_step(run: Run) -> None:
+    steps = list(read_steps(resolve(run.capture_path)))
+    ranks = run.topology.roles["worker"] // run.topology.roles["engine_core"]
+    assert len({step.engine for step in steps}) == run.topology.roles["engine_core"]
+    assert len(steps) > 100
+    for step in steps:
+        forwards = [rank.forward for rank in step.ranks]
+        assert len(forwards) == ranks, step
+        assert all(forwards), step
+        if ranks > 1:
+            ends = [forward[1] for forward in forwards if forward]
+            assert step.skew_ns == max(ends) - min(ends)
+    skews = sorted(step.skew_ns for step in steps)
+    print(f"{len(steps)} steps of {ranks} ranks; skew p50 {skews[len(skews) // 2] / 1e3:.0f} us")
+
+
+def test_two_ranks_do_not_make_the_device_busy_twice(run: Run) -> None:
+    steps = list(read_steps(resolve(run.capture_path)))
+    work = Work()
+    for trace in run.traces.all:
+        work.take(trace)
+    total = fleet(work, timelines(steps))
+    assert len(total.engines) == run.topology.roles["engine_core"]
+    for engine in total.engines:
+        assert engine.window_ns == total.end_ns - total.start_ns
+        mine = [step for step in steps if step.engine == engine.engine]
+        longest = sum(
+            max((d.end_ns - d.start_ns for d in r.device), default=0)
+            for step in mine
+            for r in step.ranks[:1]
+        )
+        both = sum(d.end_ns - d.start_ns for step in mine for r in step.ranks for d in r.device)
+        print(
+            f"engine {engine.engine}: busy {engine.busy_ns / 1e9:.3f} s of "
+            f"{engine.window_ns / 1e9:.3f} s, ranks added up {both / 1e9:.3f} s"
+        )
+        assert longest <= engine.busy_ns <= both
+
+
+def test_the_parts_sum_and_hardly_anything_is_unexplained(run: Run) -> None:
+    shares = []
+    for sent in run.requests:
+        trace = run.traces.one(sent.trace_id)
+        parts = recorded(trace) or {}
+        assert sum(parts.values()) == trace.root.duration_ns
+        if sent.expected is S.Outcome.COMPLETED:
+            unexplained = parts.get("unattributed", 0) + parts.get("device.gap.other", 0)
+            shares.append(unexplained / trace.root.duration_ns)
+    p95 = sorted(shares)[int(0.95 * len(shares))]
+    print(f"unexplained p95 {100 * p95:.2f} %, worst {100 * max(shares):.2f} %")
+    assert p95 < 0.02
 
 
 def test_nothing_is_left_open_or_lost(run: Run) -> None:

@@ -123,6 +123,7 @@ def strip(fleet: Fleet) -> dict[str, Any] | None:
             "domain": [1 - row / len(engines) + 0.04, 1 - (row - 1) / len(engines)],
             "range": [0, 100],
             "title": {"text": f"% engine {engine.engine}"},
+            "automargin": True,
         }
         for row, engine in enumerate(engines, 1)
     }
