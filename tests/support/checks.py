@@ -25,7 +25,9 @@ def check_endings(requests: list[Sent], traces: Traces) -> None:
         root = traces.one(sent.trace_id).root
         outcome = root.attributes[S.OUTCOME.key]
         if outcome not in _right_outcomes(root, sent):
-            wrong.append((sent.kind, sent.expected.value, outcome, dict(root.attributes)))
+            left_s = (sent.left_at_ns - root.start_ns) / 1e9 if sent.left_at_ns else None
+            times = f"server {root.duration_ns / 1e9:.3f} s, client left after {left_s} s"
+            wrong.append((sent.kind, sent.expected.value, outcome, times, dict(root.attributes)))
         assert f"{root.parent_id:016x}" == sent.parent_id
         assert root.kind == "server"
         assert root.name == f"POST {sent.path}"
