@@ -15,6 +15,8 @@ import pytest
 from tests.exporter.records import api_records, engine_records, us
 from vllm_codesign import settings
 from vllm_codesign.accounting import account, timelines
+from vllm_codesign.analysis.overview import overview
+from vllm_codesign.exporter import serve
 from vllm_codesign.exporter.accountant import accounting_attributes
 from vllm_codesign.exporter.serve import Exporter
 from vllm_codesign.model.step import Step
@@ -272,3 +274,25 @@ def test_steps_are_no_requests_that_a_killed_exporter_takes_along(tmp_path: Path
     assert exporter.counters["steps"] == 3
     assert exporter.local is not None
     assert exporter.local.unsaved == 0
+
+
+def test_one_that_falls_behind_leaves_out_traces_of_steps_and_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sooner than lose records; requests are accounted for by those steps all the same."""
+    session = create(tmp_path, 1, {"started_unix_ns": time.time_ns()})
+    server = Recorder(Ring(session.folder / "process-1.ring", 1 << 16))
+    for number in STEPS:
+        server.step(number)
+    server.request(level=2)
+    session.enter_exporter()
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    monkeypatch.setattr(serve, "BEHIND", 3)
+    exporter.poll()
+    exporter.finish(complete=True)
+    capture = latest(tmp_path / "store")
+    assert list(read_steps(capture)) == []
+    assert exporter.counters["steps"] == exporter.counters["steps_not_stored"] == 3
+    (trace,) = read_traces(capture)
+    assert parts_of(trace.root.attributes)[Part.DEVICE_DECODE.value] > 0
+    assert any("3 steps were left out" in line for line in overview(capture.path).lossy)

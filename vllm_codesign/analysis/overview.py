@@ -23,6 +23,8 @@ RESULTS = "results.json"
 _COUNTED_LOSSES = {
     "requests_lost": "requests were lost whole",
     "rows_not_stored": "rows could not be written to the store",
+    "steps_lost": "steps are not known: the records of their beginning were lost",
+    "steps_not_stored": "steps were left out of the capture: the exporter was behind",
 }
 
 
