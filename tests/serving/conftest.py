@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.mixed_load import Sent, make_requests, send_all
+from tests.support.placement import apart
 from tests.support.serving import Serving, Traces, serve
 
 MIXED_REQUESTS = 200
@@ -21,7 +22,10 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         pytest.skip("vLLM is not installed: run `make setup`")
     # Background responses want vLLM's store of responses.
     environment = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-    with serve(tmp_path_factory.mktemp("serving"), env=environment) as running:
+    with (
+        serve(tmp_path_factory.mktemp("serving"), env=environment) as running,
+        apart(running.session),
+    ):
         yield running
 
 
