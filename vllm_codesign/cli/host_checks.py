@@ -14,7 +14,6 @@ from vllm_codesign.exporter.samplers.host import HostFacts, format_cpus
 from vllm_codesign.hooks import gil as gil_hook
 from vllm_codesign.settings import Settings
 
-
 UNVERIFIED = (
     "GPU device time unverified: tests/gpu/test_device_time.py has not been run on a GPU of any "
     "kind; everything else of a trace does not depend on it"
