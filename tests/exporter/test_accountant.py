@@ -287,7 +287,7 @@ def test_one_that_falls_behind_leaves_out_traces_of_steps_and_counts_them(
     server.request(level=2)
     session.enter_exporter()
     exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
-    monkeypatch.setattr(serve, "BEHIND", 3)
+    monkeypatch.setattr(serve, "BEHIND", 1_000)
     exporter.poll()
     exporter.finish(complete=True)
     capture = latest(tmp_path / "store")

@@ -107,6 +107,19 @@ def test_roles_and_hooks_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [hook["id"] for hook in report["hooks"]] == ["session.async_llm"]
 
 
+def test_enginecore_s_ring_is_larger_and_leaves_room(shm: Path) -> None:
+    joined = start_or_join()
+    assert joined is not None
+    wanted, rings = 1 << 20, joined.folder
+    assert session_start._ring_bytes(joined, "worker", wanted) == wanted
+    assert session_start._ring_bytes(joined, "engine_core", wanted) == 4 * wanted
+    (rings / "process-1.ring").write_bytes(b"")
+    os.truncate(rings / "process-1.ring", 8 << 20)
+    assert session_start._ring_bytes(joined, "engine_core", wanted) == 2 * wanted
+    os.truncate(rings / "process-1.ring", 15 << 20)
+    assert session_start._ring_bytes(joined, "engine_core", wanted) == wanted
+
+
 def test_a_forked_child_takes_a_role_of_its_own(shm: Path) -> None:
     take_role("api_server")
     child = os.fork()

@@ -67,6 +67,11 @@ class Collector:
         return len(self.gone) < len(rings) or (alive(*owner) and not closing)
 
     @property
+    def capacity(self) -> int:
+        """Records that all rings together can hold."""
+        return sum(ring.capacity for ring in self._rings.values())
+
+    @property
     def lost(self) -> int:
         return sum(ring.lost for ring in self._rings.values())
 

@@ -38,9 +38,9 @@ POLL_S = 0.05
 KEEP_STEPS_NS = 60_000_000_000
 """Steps are kept this long though no request in the making saw them, for late ones."""
 
-BEHIND = 6_000
-"""Records in one round: a third of a ring. Then traces of steps are left out, and counted,
-rather than records of requests lost."""
+BEHIND = 3
+"""A round that takes more than this part of all rings: traces of steps are left out, and
+counted, rather than records of requests lost."""
 
 NICE = 5
 """The server comes first; but at 10, beside processes that spin, the exporter of a server of 600
@@ -133,7 +133,7 @@ class Exporter:
             if self.local is not None:
                 self.local.keep(pid, record)
         self.counters["records"] += taken
-        self._behind = taken > BEHIND and not final
+        self._behind = taken * BEHIND > self.collector.capacity and not final
         self._mark_lossy()
         self._hand_out_steps(read_until, final)
         self._hand_out(read_until, final)

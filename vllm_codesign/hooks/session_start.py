@@ -206,7 +206,7 @@ def take_role(role: str) -> None:
     if not active.is_active():
         settings, _ = settings_module.load()
         try:
-            active.activate(joined, "process", settings.ring_bytes)
+            active.activate(joined, "process", _ring_bytes(joined, role, settings.ring_bytes))
         except OSError as error:
             if not _gave_up:
                 _gave_up = True
@@ -217,6 +217,18 @@ def take_role(role: str) -> None:
     if role not in _roles:
         _roles.append(role)
         report_hooks()
+
+
+ENGINE_SHARE = 4
+"""EngineCore writes three records and more for each step, hundreds of times a second, and on few
+cores the exporter may not run for half a minute beside processes that spin."""
+
+
+def _ring_bytes(joined: session.Session, role: str, wanted: int) -> int:
+    """Bytes of this process's ring: EngineCore's is larger, but leaves room for the others."""
+    if role != "engine_core":
+        return wanted
+    return max(wanted, min(ENGINE_SHARE * wanted, joined.room(session.MAX_TOTAL_BYTES) // 4))
 
 
 def _warn_of_no_ring(joined: session.Session, error: OSError) -> None:
