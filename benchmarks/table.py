@@ -98,6 +98,13 @@ def bound_rows(bounds: Iterable[Bound]) -> list[Row]:
 
 def verdict_of(ratio: Interval, noise: Interval, more_is_worse: bool) -> str:
     """Whether a treatment stays within the noise floor or 1 %, if the noise lets us see that."""
+    beyond = (
+        ratio.low > max(noise.high, 1 + ALLOWED)
+        if more_is_worse
+        else ratio.high < min(noise.low, 1 - ALLOWED)
+    )
+    if beyond:
+        return MISSED  # the noise does not reach so far
     if noise.width >= NOISE_WIDTH:
         return NOT_SHOWN
     if more_is_worse:

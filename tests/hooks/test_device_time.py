@@ -268,6 +268,38 @@ def test_the_reference_is_taken_only_when_the_stream_is_idle(server: Server) -> 
     assert max(errors(server, records)) <= 2 * US
 
 
+def test_a_device_that_is_never_idle_gets_a_reference_all_the_same(server: Server) -> None:
+    server.cuda.work(50 * MS)
+    records = []
+    for _ in range(300):
+        server.step()
+        # Asynchronous scheduling: the next step is given while this one's sampler runs.
+        server.cuda.now = max(server.cuda.now, server.cuda.busy_until - MS // 2)
+        records += server.told()
+    assert len(records) > 400
+    assert server.clock.given_up == 0
+    # As exact as the look at which the event was first seen to have passed.
+    assert max(errors(server, records)) <= 8 * MS
+
+
+def test_the_sweeper_stays_on_its_rank_s_device(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Over(Exception):
+        pass
+
+    def stop() -> None:
+        raise Over
+
+    chosen: list[object] = []
+    monkeypatch.setattr(cuda, "set_device", chosen.append, raising=False)
+    clock = DeviceClock(cuda, 3, "cuda:3")
+    monkeypatch.setattr(clock._waiting, "wait", stop)
+    with pytest.raises(Over):
+        clock._sweep()
+    assert chosen == ["cuda:3"]
+
+
 def test_the_reference_is_taken_anew_when_it_is_due_and_the_stream_idle(server: Server) -> None:
     taken = []
     for _ in range(300):

@@ -92,11 +92,16 @@ class Fleet:
         return (self.busy_ns + self.exposed_ns) / self.busy_ns if self.busy_ns else float("nan")
 
 
+_HANDED = (S.ENGINE_DISPATCH.name, S.ENGINE_QUEUE.name, S.PREFILL.name)
+
+
 @dataclass(slots=True)
 class Work:
     """When there was work in the house, gathered trace by trace."""
 
     house: list[Stretch] = field(default_factory=list)
+    frontend: list[Stretch] = field(default_factory=list)
+    """From a request's first byte until it is handed to the engine client."""
     engines: dict[int, list[Stretch]] = field(default_factory=dict)
     dispatch: list[Stretch] = field(default_factory=list)
 
@@ -114,7 +119,11 @@ class Work:
         if not isinstance(start, int):
             return
         shift = start - trace.root.start_ns
-        self.house.append((start, start + trace.root.duration_ns))
+        end = start + trace.root.duration_ns
+        self.house.append((start, end))
+        handed = [s.start_ns + shift for s in trace.children if s.name in _HANDED]
+        # What comes after the engine's last output needs no device.
+        self.frontend.append((start, min(handed, default=end)))
         for span in trace.children:
             stretch = (span.start_ns + shift, span.end_ns + shift)
             if span.name == S.ENGINE_DISPATCH.name:
@@ -143,7 +152,7 @@ def fleet(
     )
 
 
-_HOUSE, _HERE, _DISPATCH = len(Row), len(Row) + 1, len(Row) + 2
+_FRONTEND, _HERE, _DISPATCH = len(Row), len(Row) + 1, len(Row) + 2
 
 
 def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -> EngineTime:
@@ -151,20 +160,19 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
     rows = np.concatenate(
         [
             np.stack([view.starts, view.ends, view.what]),
-            table((a, b, _HOUSE) for a, b in work.house),
+            table((a, b, _FRONTEND) for a, b in work.frontend),
             table((a, b, _HERE) for a, b in work.engines.get(timeline.engine, ())),
             table((a, b, _DISPATCH) for a, b in work.dispatch),
         ],
         axis=1,
     )
     pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 3)
-    busy, present = pieces.covered(Row.DEVICE), pieces.covered(_HOUSE)
-    here = pieces.covered(_HERE)
+    busy, here = pieces.covered(Row.DEVICE), pieces.covered(_HERE)
     labels = list(IdleCause)
     rank = {cause: number for number, cause in enumerate(labels)}
     label = np.full(len(pieces.lengths), rank[IdleCause.NO_WORK], dtype=np.int64)
-    label[present] = rank[IdleCause.FRONTEND]
-    label[present & pieces.covered(_DISPATCH)] = rank[IdleCause.IPC]
+    label[pieces.covered(_DISPATCH)] = rank[IdleCause.IPC]
+    label[pieces.covered(_FRONTEND)] = rank[IdleCause.FRONTEND]
     label[here] = rank[IdleCause.OTHER]
     host = np.zeros(len(label), dtype=np.bool_)
     for what in reversed(CAUSES):

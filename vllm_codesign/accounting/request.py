@@ -179,13 +179,12 @@ _OUTSIDE = (
 )
 _HOST_WORK = frozenset(
     (
+        # And none of waiting: neither FRONTEND_WAIT and IPC nor MY_IPC, EngineCore's own.
         Fact.FRONTEND_CPU,
-        Fact.FRONTEND_WAIT,
-        Fact.IPC,
         Fact.MY_PREPARE,
         Fact.MY_SCHEDULE,
         Fact.MY_UPDATE,
-        Fact.MY_OUTPUT,  # and not MY_IPC: that is EngineCore waiting
+        Fact.MY_OUTPUT,
     )
 )
 _PRECEDENCE = {part: rank for rank, part in enumerate(Part)}

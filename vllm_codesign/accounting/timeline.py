@@ -252,8 +252,9 @@ class View:
 
 
 def _whole(rank: RankStep) -> bool:
-    """Whether all of this worker's records are there."""
-    return rank.execute is not None and rank.forward is not None and rank.sample is not None
+    """Whether all of this worker's records are there, its device's too."""
+    told = {interval.work for interval in rank.device}
+    return rank.execute is not None and rank.forward is not None and {"model", "sample"} <= told
 
 
 def _last(step: Step) -> int:

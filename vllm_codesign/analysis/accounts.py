@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
-from vllm_codesign.accounting import Fleet, Timeline, Work, account, exposed_ns, fleet
+from vllm_codesign.accounting import Fleet, Timeline, Work, account, bottleneck, exposed_ns, fleet
 from vllm_codesign.analysis.stats import Stat, summarize
 from vllm_codesign.model.step import Accounting
 from vllm_codesign.model.trace import RequestTrace
@@ -79,8 +79,7 @@ class Gathered:
         self.hidden.append(found.hidden_ns / _NS_PER_MS)
         self.total.append(found.total_ns / _NS_PER_MS)
         self.device.append(device_ns(found) / _NS_PER_MS)
-        worst = str(trace.root.attributes.get(S.BOTTLENECK.key, ""))
-        if worst:
+        if worst := bottleneck(found):
             self.bottlenecks[worst] = self.bottlenecks.get(worst, 0) + 1
         self.stepwise &= trace.root.attributes.get(S.LEVEL.key) == "step"
         first = trace.root.attributes.get(S.RESPONSE_TTFC.key)

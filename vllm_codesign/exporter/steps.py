@@ -17,6 +17,7 @@ from vllm_codesign.exporter.facts import EngineFacts, RootFacts
 from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
 from vllm_codesign.recorder.layout import (
     DECODING,
+    DEVICE_CLOCK,
     REASON_NUMBERS,
     DeviceWork,
     Field,
@@ -127,7 +128,10 @@ class StepAssembler:
             found = steps.get(key) if steps is not None else None
             step = found if found is not None else self._early.setdefault(key, _Partial())
         if kind == Kind.WORKER_EXECUTE:
-            step.execute[record.s] = record
+            rank = record.s & ~DEVICE_CLOCK
+            step.execute[rank] = record
+            if rank != record.s:
+                self._device_ranks.setdefault(key >> 40, set()).add(rank)
         elif kind == Kind.WORKER_SAMPLE:
             step.sample[record.s] = record
         elif kind == Kind.WORKER_DEVICE:
@@ -236,7 +240,8 @@ class StepAssembler:
                 for r in step.device.get(rank, [])
                 if (forward if r.c == DeviceWork.MODEL else sample) is not None
             }
-            if rank in step.device:
+            if rank in step.device or (execute is not None and execute.s & DEVICE_CLOCK):
+                # What is late or lost stays unknown: host time is no stand-in for it.
                 device = tuple(
                     DeviceInterval(r.t0, r.t1, _WORK[work], "events")
                     for work, r in sorted(recorded.items())

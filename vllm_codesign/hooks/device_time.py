@@ -68,8 +68,9 @@ class _Interval:
 class DeviceClock:
     """Events of one rank. `cuda` is `torch.cuda`, or what stands for it in tests."""
 
-    def __init__(self, cuda: Any, rank: int) -> None:
+    def __init__(self, cuda: Any, rank: int, device: Any = None) -> None:
         self._cuda = cuda
+        self._device = device
         self._rank = rank
         self._key = 0
         self._free: list[Any] = []
@@ -139,10 +140,20 @@ class DeviceClock:
     def collect(self) -> None:
         """Write down the intervals that have passed, in the order in which they were made."""
         # Whoever holds the lock is at it: the serving thread does not wait for the sweeper.
-        if self._reference is None or not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return
         try:
             pending = self._pending
+            if self._reference is None:
+                # A stream that is never idle: the last event that has passed will do until it
+                # is, as exact as a step is long. What it ended is not placed.
+                if len(pending) <= _MAX_PENDING // 2:
+                    return
+                passed = sum(interval.ended.query() for interval in pending)
+                if not passed:
+                    return
+                self._reference, self._reference_at = pending[passed - 1].ended, clock()
+                del pending[passed - 1]
             while pending and pending[0].ended.query():
                 self._write(pending.popleft(), clock())
             if not pending:
@@ -206,6 +217,9 @@ class DeviceClock:
             self._reference, self._reference_at = event, recorded
 
     def _sweep(self) -> None:
+        if self._device is not None:
+            # A thread begins on device 0, and its first call would make a context there.
+            self._cuda.set_device(self._device)
         while True:
             self._waiting.wait()
             time.sleep(_SWEEP_S)
@@ -213,7 +227,6 @@ class DeviceClock:
                 self.collect()
             except Exception:  # noqa: BLE001
                 active.count_error()
-                return
 
 
 _clock: DeviceClock | None = None
@@ -227,7 +240,7 @@ def device_clock(worker: Any) -> DeviceClock | None:
         if getattr(device, "type", "") != "cuda":  # what torch calls a ROCm device too
             return None
         # The worker has imported it, or there would be no such device.
-        _clock = DeviceClock(sys.modules["torch"].cuda, worker.rank)
+        _clock = DeviceClock(sys.modules["torch"].cuda, worker.rank, device)
         _clock.start_sweeper()
     return _clock
 

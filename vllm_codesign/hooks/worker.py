@@ -13,7 +13,7 @@ from vllm_codesign.hooks.table import Getter, Hook, Wrapper
 from vllm_codesign.hooks.wrap import swallow
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.active import LEVEL, clock
-from vllm_codesign.recorder.layout import DeviceWork, Kind
+from vllm_codesign.recorder.layout import DEVICE_CLOCK, DeviceWork, Kind
 
 
 class Worker:
@@ -84,8 +84,8 @@ def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> W
             t1 = clock()
             device = WORKER.device
             if device is not None:
-                device.end(DeviceWork.MODEL)
                 device.end_range()
+                device.end(DeviceWork.MODEL)
             active.emit(
                 Kind.WORKER_EXECUTE,
                 key,
@@ -94,7 +94,7 @@ def make_execute(original: Callable[..., Any], getters: tuple[Getter, ...]) -> W
                 WORKER.forward_from,
                 WORKER.forward_to,
                 get_output(args, kwargs).total_num_scheduled_tokens,
-                get_worker(args, kwargs).rank,
+                get_worker(args, kwargs).rank | (DEVICE_CLOCK if device is not None else 0),
             )
         except Exception:  # noqa: BLE001
             swallow()

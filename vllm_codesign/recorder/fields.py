@@ -218,7 +218,8 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("forward", "a", As.TIME),
         ("forward_end", "b", As.TIME),
         ("tokens", "c"),
-        ("rank", "s"),
+        ("rank", "s&15"),
+        ("device_clock", "s>>15", As.FLAG),
     ),
     Kind.WORKER_SAMPLE: _p(("begins", "t0", As.TIME), ("ends", "t1", As.TIME), ("rank", "s")),
     Kind.WORKER_DEVICE: _p(

@@ -144,7 +144,7 @@ class Kind(IntEnum):
     # Worker
     WORKER_EXECUTE = 65
     """key step (0: below that level); t0, t1 execute_model(); a forward begins, b its end
-    (0: none); c tokens; s rank"""
+    (0: none); c tokens; s rank, its highest bit set where a device clock tells of this step"""
     WORKER_SAMPLE = 66
     """key step (0: below that level); t0, t1 sample_tokens(); s rank"""
     WORKER_DEVICE = 67
@@ -202,6 +202,9 @@ class DeviceWork(IntEnum):
 
 
 TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL, Kind.STEP_DECODES, Kind.STEP_CHUNKS))
+
+DEVICE_CLOCK = 1 << 15
+"""The bit of a rank that says that WORKER_DEVICE records of the step are to come."""
 
 DECODING = 1 << 31
 """The bit that marks a pair of STEP_CHUNKS as decoding."""

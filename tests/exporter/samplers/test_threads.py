@@ -222,7 +222,7 @@ def test_after_a_pause_it_counts_from_anew(tmp_path: Path) -> None:
 
 def test_this_process_as_it_lives() -> None:
     """A thread that spins uses the CPU that the kernel says it uses."""
-    stop = threading.Event()
+    stop, looked = threading.Event(), threading.Event()
     spun: list[float] = []
 
     def spin() -> None:
@@ -230,6 +230,7 @@ def test_this_process_as_it_lives() -> None:
         while not stop.is_set():
             pass
         spun.append(time.thread_time() - begin)
+        looked.wait()  # its times go with it
 
     sampler = Threads()
     sampler.processes = [Process(os.getpid(), "")]
@@ -242,6 +243,7 @@ def test_this_process_as_it_lives() -> None:
     end = time.monotonic_ns()
     samples = list(sampler.sample(end))
     tid = worker.native_id
+    looked.set()
     worker.join()
     found = rows(samples)
     interval_s = (end - begin) / SECOND

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vllm_codesign import semconv
 from vllm_codesign.exporter.samplers.sampler import Sample
-from vllm_codesign.recorder.layout import Kind
+from vllm_codesign.recorder.layout import DEVICE_CLOCK, Kind
 from vllm_codesign.recorder.reader import Record
 
 
@@ -29,7 +29,7 @@ class Workers:
 
     def take(self, pid: int, record: Record) -> None:
         """A call of the worker with process id `pid`."""
-        rank = self._ranks.setdefault((pid, record.s), _Rank())
+        rank = self._ranks.setdefault((pid, record.s & ~DEVICE_CLOCK), _Rank())
         rank.busy_ns += record.t1 - record.t0
         if record.kind == Kind.WORKER_EXECUTE:
             rank.steps += 1
