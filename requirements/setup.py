@@ -46,17 +46,17 @@ ROOM_CPU = 4 * GIB
 ROOM_CUDA = 9 * GIB
 ROOM_OTEL = 1 * GIB
 
-# pip's name of a setting -> uv's, and how uv separates several values.
+# pip's name of a setting, with underscores -> uv's, and how uv separates several values.
 FROM_PIP = {
-    "index-url": ("UV_DEFAULT_INDEX", " "),
-    "extra-index-url": ("UV_EXTRA_INDEX_URL", " "),
-    "find-links": ("UV_FIND_LINKS", ","),
-    "no-index": ("UV_NO_INDEX", " "),
-    "trusted-host": ("UV_INSECURE_HOST", " "),
+    "index_url": ("UV_DEFAULT_INDEX", " "),
+    "extra_index_url": ("UV_EXTRA_INDEX_URL", " "),
+    "find_links": ("UV_FIND_LINKS", ","),
+    "no_index": ("UV_NO_INDEX", " "),
+    "trusted_host": ("UV_INSECURE_HOST", " "),
     "cert": ("SSL_CERT_FILE", " "),
-    "client-cert": ("SSL_CLIENT_CERT", " "),
+    "client_cert": ("SSL_CLIENT_CERT", " "),
     "timeout": ("UV_HTTP_TIMEOUT", " "),
-    "default-timeout": ("UV_HTTP_TIMEOUT", " "),
+    "default_timeout": ("UV_HTTP_TIMEOUT", " "),
     "proxy": ("ALL_PROXY", " "),
 }
 
@@ -175,15 +175,15 @@ def uv_environment() -> dict[str, str]:
     env = dict(os.environ)
     env.pop("VIRTUAL_ENV", None)
     env.setdefault("UV_PYTHON_DOWNLOADS", "never")
-    settings = pip_settings()
+    settings = {name.replace("-", "_"): value for name, value in pip_settings().items()}
     for name, (variable, separator) in FROM_PIP.items():
         values = settings.get(name, "").split()
-        if name == "find-links":
+        if name == "find_links":
             # pip passes over a folder that is not there, uv stops.
             values = [value for value in values if "://" in value or Path(value).exists()]
         if values and variable not in env:
             env[variable] = separator.join(values)
-    if "extra-index-url" in settings:
+    if "extra_index_url" in settings:
         # pip takes the best version of all its indexes, uv the first index that has any.
         env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return env

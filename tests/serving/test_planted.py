@@ -98,8 +98,7 @@ def test_the_same_schedule_is_hidden_behind_a_longer_forward(tmp_path: Path) -> 
         f"hidden {hidden:.3f} ms a step; fleet idle {total.idle_ns}, hidden {total.hidden_ns}"
     )
     assert ms < 0.5
-    # The rest of it passes while the worker prepares the step before, and is that step's gap.
-    assert hidden >= 0.6 * SCHEDULE_S * 1e3
+    assert hidden >= 0.8 * SCHEDULE_S * 1e3
     assert total.idle_ns.get(IdleCause.SCHEDULE.value, 0) < 0.1 * total.hidden_ns
 
 
