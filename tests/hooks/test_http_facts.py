@@ -10,6 +10,7 @@ from tests.hooks.asgi import Client, Receive, Send, application, one, respond, s
 from vllm_codesign.hooks import frontend_state, http
 from vllm_codesign.hooks.frontend_state import CURRENT
 from vllm_codesign.hooks.installer import getters_for
+from vllm_codesign.hooks.root import Root
 from vllm_codesign.hooks.wrap import entered
 from vllm_codesign.recorder.layout import Ending, Field, Kind
 
@@ -75,7 +76,7 @@ async def test_traceparent(recording: Any, header: str, adopted: bool, flags: in
 
 
 def test_traceparent_handed_on() -> None:
-    root = frontend_state.Root()
+    root = Root()
     root.adopt(TRACEPARENT.replace("-01", "-03").encode())
     assert root.traceparent() == f"00-{TRACE}-{root.span_id:016x}-01"
 
@@ -119,20 +120,22 @@ async def test_parameters(
 
 
 def test_the_body_is_found_by_any_name(recording: Any) -> None:
-    root = frontend_state.Root()
+    root = Root()
     token = CURRENT.set(root)
     http._on_endpoint(5, {"x": object(), "payload": SimpleNamespace(model="m", n=3)})
     http._on_endpoint(6, {})
     CURRENT.reset(token)
     http._on_endpoint(7, {})
+    root.tell()
     assert one(recording.take(), Kind.ROOT_PARAMS).t1 == 3
 
 
 def test_numbers_that_no_record_holds_are_left_out(recording: Any) -> None:
-    root = frontend_state.Root()
+    root = Root()
     token = CURRENT.set(root)
     http._on_endpoint(5, {"x": SimpleNamespace(model="m", n=1 << 64, max_tokens=10**30)})
     CURRENT.reset(token)
+    root.tell()
     params = one(recording.take(), Kind.ROOT_PARAMS)
     assert (params.t0, params.t1) == (-1, 1)
 

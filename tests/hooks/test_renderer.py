@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from vllm_codesign.hooks import renderer
-from vllm_codesign.hooks.frontend_state import CURRENT, Root
+from vllm_codesign.hooks.frontend_state import CURRENT
+from vllm_codesign.hooks.root import Root
 from vllm_codesign.hooks.installer import getters_for
 from vllm_codesign.hooks.wrap import timed_async
 from vllm_codesign.recorder.layout import Job, Kind
@@ -293,6 +294,8 @@ async def test_resumed(recording: Any) -> None:
     root = Root()
     CURRENT.set(root)
     await wrapper(None, [])
+    assert recording.take() == []
+    root.tell()
     (record,) = recording.take()
     assert (record.kind, record.key) == (Kind.RESUMED, root.key)
     assert 0 < record.t0 <= record.t1

@@ -10,7 +10,7 @@ import pytest
 from tests.support.traces import completed
 from vllm_codesign import settings
 from vllm_codesign.exporter.otlp import Sender
-from vllm_codesign.hooks.frontend_state import Root
+from vllm_codesign.hooks.root import Root
 
 SAMPLERS = [
     {},

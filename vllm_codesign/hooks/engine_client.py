@@ -80,13 +80,15 @@ def _registered(
         request_index,
     )
     active.emit_string(key, Field.REQUEST_ID, request_id)
+    if root is not None and not root.ended:
+        root.tell()
 
 
 def _sent(t0: int, t1: int, _result: Any, request: Any) -> None:
     """Encoded and handed to the socket. Aborts are lists and utilities tuples: not ours."""
     state = REQUESTS.get(getattr(request, "request_id", None))  # type: ignore[arg-type]
     if state is not None:
-        active.emit(Kind.REQ_SEND, state.key, t0, t1)
+        state.sent = t0, t1
 
 
 def _decoded(_t0: int, t1: int, result: Any) -> None:
@@ -136,7 +138,7 @@ def _taken(t0: int) -> None:
     """The request's coroutine closes its collector: it has had its last output."""
     root = current()
     if root is not None:
-        active.emit(Kind.TAKEN, root.key, t0)
+        root.taken_at = t0
 
 
 def _aborted(_t0: int, _t1: int, aborted: Any) -> None:

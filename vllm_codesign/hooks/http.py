@@ -7,12 +7,12 @@ vLLM or of the user runs before it.
 from __future__ import annotations
 
 import functools
-import struct
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from vllm_codesign.hooks import loop_lag
-from vllm_codesign.hooks.frontend_state import CURRENT, ROOTS, UNTRACED, Root, current
+from vllm_codesign.hooks.frontend_state import CURRENT, ROOTS, UNTRACED, current
+from vllm_codesign.hooks.root import Root, int64
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
 from vllm_codesign.hooks.wrap import entered, swallow
 from vllm_codesign.recorder import active
@@ -23,8 +23,7 @@ Message = MutableMapping[str, Any]
 
 _FIRST_BYTE = "codesign.first_byte_ns"
 _ROUTE_NUMBERS = {path: number for number, (path, _) in enumerate(ROUTES)}
-_DOUBLE = struct.Struct("<d")
-_Q = struct.Struct("<q")
+_NO_FIELDS: Mapping[str, Any] = {}
 
 
 def make_first_byte(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
@@ -108,17 +107,12 @@ def _begin(scope: MutableMapping[str, Any]) -> Root | None:
         return None  # an application mounted in another: the outer one has it
     now = clock()
     root = Root()
-    announced = 0
-    session_id = trace_state = b""
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            root.adopt(value)
-        elif name == b"content-length" and value.isdigit():
-            announced = _int64(int(value), 0)
-        elif name == b"x-session-id":
-            session_id = value
-        elif name == b"tracestate":
-            trace_state = value
+    # Where a name comes twice the last one counts.
+    headers = dict(scope["headers"])
+    if (traceparent := headers.get(b"traceparent")) is not None:
+        root.adopt(traceparent)
+    length = headers.get(b"content-length", b"")
+    announced = int64(int(length), 0) if length.isdigit() else 0
     if not root.has_parent:
         root.make_trace_id()
     emit, key = active.emit, root.key
@@ -142,9 +136,9 @@ def _begin(scope: MutableMapping[str, Any]) -> Root | None:
         root.flags,
         root.has_parent,
     )
-    if session_id:
+    if session_id := headers.get(b"x-session-id"):
         active.emit_string(key, Field.SESSION_ID, session_id.decode("latin-1"))
-    if trace_state and root.has_parent:
+    if root.has_parent and (trace_state := headers.get(b"tracestate")):
         active.emit_string(key, Field.TRACE_STATE, trace_state.decode("latin-1"))
     ROOTS.add(root)
     return root
@@ -210,28 +204,8 @@ def _sent(root: Root, message: Message, start: int, end: int) -> None:
 
 def _end(root: Root, raised: int) -> None:
     ROOTS.discard(root)
-    emit, key = active.emit, root.key
-    if not root.entered_at:
-        emit(Kind.ROOT_RECEIVED, key, root.last_in, 0, root.body_bytes)
-    if root.headers_at:
-        emit(
-            Kind.ROOT_STREAM,
-            key,
-            root.headers_at,
-            root.last_out,
-            root.send_ns,
-            root.bytes_out,
-            root.calls,
-        )
-    ending = raised
-    if root.complete:
-        ending |= Ending.COMPLETE
-    if root.disconnected_at:
-        ending |= Ending.DISCONNECTED
     # What was not completed ends when the server is done with it.
-    end = root.last_out if root.complete else clock()
-    emit(Kind.ROOT_END, key, end, root.first_body_at, root.status, root.first_send_ns, 0, ending)
-    root.ended = True
+    root.tell_end(root.last_out if root.complete else clock(), raised)
 
 
 def _on_endpoint(t0: int, values: dict[str, Any]) -> None:
@@ -240,42 +214,12 @@ def _on_endpoint(t0: int, values: dict[str, Any]) -> None:
     if root is None or root.entered_at:
         return
     root.entered_at = t0
-    emit, key = active.emit, root.key
-    emit(Kind.ROOT_RECEIVED, key, root.last_in, t0, root.body_bytes)
-    body = next((v for v in values.values() if hasattr(v, "model")), None)
-    if body is None:
-        return
-    limit = None
-    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        limit = getattr(body, name, None)
-        if isinstance(limit, int):
-            break
-    emit(
-        Kind.ROOT_PARAMS,
-        key,
-        _int64(limit, -1),
-        _int64(getattr(body, "n", None), 1),
-        _bits(getattr(body, "temperature", None)),
-        _bits(getattr(body, "top_p", None)),
-        0,
-        1 if getattr(body, "stream", None) else 0,
-    )
-    model = body.model
-    if isinstance(model, str):
-        active.emit_string(key, Field.MODEL, model)
+    root.body = next((f for v in values.values() if "model" in (f := _fields(v))), _NO_FIELDS)
 
 
-def _int64(value: Any, otherwise: int) -> int:
-    """The number, where it is one that a record can hold: clients send any."""
-    return value if isinstance(value, int) and -(1 << 63) <= value < 1 << 63 else otherwise
-
-
-def _bits(value: Any) -> int:
-    """The bits of a double as a signed integer; -1 (a NaN) for none."""
-    if not isinstance(value, int | float):
-        return -1
-    bits: int = _Q.unpack(_DOUBLE.pack(value))[0]
-    return bits
+def _fields(value: Any) -> Mapping[str, Any]:
+    """The fields of a pydantic model as they stand; none of anything else."""
+    return getattr(value, "__dict__", _NO_FIELDS)
 
 
 HOOKS: tuple[Hook, ...] = (

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from vllm_codesign.hooks.frontend_state import ROOTS, Root, current
+from vllm_codesign.hooks.frontend_state import ROOTS, current
+from vllm_codesign.hooks.root import Root
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
 from vllm_codesign.hooks.wrap import constructed, swallow, timed_async
 from vllm_codesign.recorder import active
@@ -201,7 +202,9 @@ def _resumed(t0: int, t1: int, _result: Any) -> None:
     """`tokenize_prompts_async` is entered when the templates are there, and left with ids."""
     root = current()
     if root is not None:
-        active.emit(Kind.RESUMED, root.key, t0, t1)
+        if root.resumed is None:
+            root.resumed = []
+        root.resumed.append((t0, t1))
 
 
 def _queue_prompt(t0: int, prompt: Any) -> None:
