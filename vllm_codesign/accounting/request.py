@@ -9,13 +9,13 @@ of these is a fact about an instant; `_decide` says what a set of facts means.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum, auto
 
 import numpy as np
 
 from vllm_codesign import semconv as S
-from vllm_codesign.accounting.sweep import Pieces, Times, by_pattern, table
+from vllm_codesign.accounting.sweep import Pieces, Times, table
 from vllm_codesign.accounting.timeline import (
     CAUSES,
     DECODE,
@@ -68,18 +68,21 @@ class Fact(IntEnum):
     UNKNOWN_OUTPUT = auto()
 
 
+# As plain numbers, since an array of an enumeration's members is slow to make.
+_WORKED, _WAITED = int(Fact.FRONTEND_CPU), int(Fact.FRONTEND_WAIT)
+_TRAVELLED = int(Fact.IPC)
 _SIMPLE = {
-    S.TEMPLATE_WAIT.name: Fact.FRONTEND_WAIT,
-    S.TEMPLATE_RENDER.name: Fact.FRONTEND_CPU,
-    S.TOKENIZE_WAIT.name: Fact.FRONTEND_WAIT,
-    S.TOKENIZE_ENCODE.name: Fact.FRONTEND_CPU,
-    S.FRONTEND_WAIT.name: Fact.FRONTEND_WAIT,
-    S.FRONTEND_RUN.name: Fact.FRONTEND_CPU,
+    S.TEMPLATE_WAIT.name: _WAITED,
+    S.TEMPLATE_RENDER.name: _WORKED,
+    S.TOKENIZE_WAIT.name: _WAITED,
+    S.TOKENIZE_ENCODE.name: _WORKED,
+    S.FRONTEND_WAIT.name: _WAITED,
+    S.FRONTEND_RUN.name: _WORKED,
 }
 _ENGINE = {
-    S.ENGINE_QUEUE.name: (Fact.WAITING, Fact.IN_QUEUE),
-    S.PREFILL.name: (Fact.RUNNING, Fact.IN_PREFILL),
-    S.DECODE.name: (Fact.RUNNING, Fact.IN_DECODE),
+    S.ENGINE_QUEUE.name: (int(Fact.WAITING), int(Fact.IN_QUEUE)),
+    S.PREFILL.name: (int(Fact.RUNNING), int(Fact.IN_PREFILL)),
+    S.DECODE.name: (int(Fact.RUNNING), int(Fact.IN_DECODE)),
 }
 _GAPS = {
     Row.PREPARE: Part.GAP_PREPARE,
@@ -110,10 +113,9 @@ def _facts_of_rows() -> Times:
 _FACT_OF = _facts_of_rows()
 
 
-@functools.cache
 def decide(pattern: int) -> tuple[Part, bool]:
     """The part of an instant at which these facts hold, and whether the host was at work for
-    the request. Cached: a run has some dozens of patterns.
+    the request.
     """
     facts = frozenset(fact for fact in Fact if pattern >> fact & 1)
     waiting, running = Fact.WAITING in facts, Fact.RUNNING in facts
@@ -187,7 +189,17 @@ _HOST_WORK = frozenset(
         Fact.MY_OUTPUT,
     )
 )
-_PRECEDENCE = {part: rank for rank, part in enumerate(Part)}
+_NAMES = tuple(part.value for part in Part)
+"""By rank: the order of precedence."""
+_RANKS = {part: rank for rank, part in enumerate(Part)}
+_DEVICE = (_RANKS[Part.DEVICE_PREFILL], _RANKS[Part.DEVICE_DECODE])
+
+
+@functools.cache
+def _decide(pattern: int) -> tuple[int, bool]:
+    """`decide`, the part by its rank. Cached: a run has some dozens of patterns."""
+    part, host_work = decide(pattern)
+    return _RANKS[part], host_work
 
 
 def account(
@@ -214,8 +226,7 @@ def account(
     if len(views) <= 1:
         rows = np.concatenate([table([*common, *_first(served)]), *views], axis=1)
         pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Fact))
-        found = by_pattern(pieces.patterns, pieces.lengths)
-        return _sum((decide(pattern), ns) for pattern, ns in found)
+        return _sum((_decide(pattern), ns) for pattern, ns in pieces.by_pattern())
     return _on_several(start, end, common, list(served.values()), views)
 
 
@@ -249,26 +260,23 @@ def _on_several(
         per_engine.append(pieces.patterns[np.searchsorted(pieces.cuts, middle, side="right") - 1])
     lengths = np.diff(cuts)
 
-    def best(patterns: tuple[int, ...]) -> tuple[Part, bool]:
-        decided = [decide(pattern) for pattern in patterns]
-        part = min((part for part, _ in decided), key=lambda part: _PRECEDENCE[part])
-        return part, any(work for _, work in decided)
+    def best(patterns: tuple[int, ...]) -> tuple[int, bool]:
+        decided = [_decide(pattern) for pattern in patterns]
+        return min(rank for rank, _ in decided), any(work for _, work in decided)
 
     columns = zip(*(patterns.tolist() for patterns in per_engine), strict=True)
     return _sum((best(found), ns) for found, ns in zip(columns, lengths.tolist(), strict=True))
 
 
-def _sum(decided: Iterator[tuple[tuple[Part, bool], int]]) -> Accounting:
-    parts: dict[Part, int] = {}
+def _sum(decided: Iterable[tuple[tuple[int, bool], int]]) -> Accounting:
+    """Parts come as their ranks: an enumeration's member is slow to hash."""
+    parts = [0] * len(_NAMES)
     hidden = 0
-    for (part, host_work), ns in decided:
-        parts[part] = parts.get(part, 0) + ns
-        if host_work and part in _DEVICE:
+    for (rank, host_work), ns in decided:
+        parts[rank] += ns
+        if host_work and rank in _DEVICE:
             hidden += ns
-    return Accounting({part.value: parts[part] for part in Part if parts.get(part)}, hidden)
-
-
-_DEVICE = (Part.DEVICE_PREFILL, Part.DEVICE_DECODE)
+    return Accounting({_NAMES[rank]: ns for rank, ns in enumerate(parts) if ns}, hidden)
 
 
 def bottleneck(accounting: Accounting) -> str:
@@ -287,8 +295,10 @@ def _of_engine(timeline: Timeline, start: int, end: int, span_id: int) -> Times:
     view = timeline.view(start, end)
     if not len(view.what):
         return _NOTHING
-    role = timeline.roles(start, end, (span_id,))[view.step]
-    return np.stack([view.starts, view.ends, _FACT_OF[view.what, role]])
+    rows = np.empty((3, len(view.what)), dtype=np.int64)
+    rows[0], rows[1] = view.starts, view.ends
+    rows[2] = _FACT_OF[view.what, timeline.roles(view, (span_id,))[view.step]]
+    return rows
 
 
 def _of_spans(trace: RequestTrace, shift: int) -> tuple[Rows, dict[int, Rows]]:
@@ -298,48 +308,57 @@ def _of_spans(trace: RequestTrace, shift: int) -> tuple[Rows, dict[int, Rows]]:
     common: Rows = []
     served: dict[int, Rows] = {}
     for span in trace.children:
-        facts = _ENGINE.get(span.name)
-        if facts is None:
-            common += _frontend(span, shift)
-            continue
-        start, end = span.start_ns + shift, span.end_ns + shift
-        pid = span.attributes.get(S.ENGINE_PID.key)
-        if stepwise and isinstance(pid, int):
-            served.setdefault(pid, []).append((start, end, facts[0]))
-        else:
-            common.append((start, end, facts[1]))
+        name, start, end = span.name, span.start_ns + shift, span.end_ns + shift
+        if (fact := _SIMPLE.get(name)) is not None:
+            common.append((start, end, fact))
+        elif (facts := _ENGINE.get(name)) is not None:
+            pid = span.attributes.get(S.ENGINE_PID.key)
+            if stepwise and isinstance(pid, int):
+                served.setdefault(pid, []).append((start, end, facts[0]))
+            else:
+                common.append((start, end, facts[1]))
+        elif (compose := _COMPOSED.get(name)) is not None:
+            common += compose(span, start, end)
+        # Nothing of aggregates over the stream.
     return common, served
 
 
-def _frontend(span: Span, shift: int) -> Iterator[tuple[int, int, int]]:
-    """What a span of the API server contributes; nothing for aggregates over the stream."""
-    start, end = span.start_ns + shift, span.end_ns + shift
-    fact = _SIMPLE.get(span.name)
-    if fact is not None:
-        yield start, end, fact
-    elif span.name == S.HTTP_RECEIVE.name:
-        body = _length(span, S.RECEIVE_BODY)
-        if body is not None:
-            yield start, start + body, Fact.FRONTEND_WAIT
-            yield start + body, end, Fact.FRONTEND_CPU
-    elif span.name == S.ENGINE_DISPATCH.name:
-        client, register = _length(span, S.DISPATCH_CLIENT), _length(span, S.DISPATCH_REGISTER)
-        if client is not None:
-            yield start, start + client, Fact.FRONTEND_CPU
-            yield start + client, end, Fact.IPC
-        elif register is not None:
-            yield start, start + register, Fact.FRONTEND_CPU
-    elif span.name == S.ENGINE_RETURN.name:
-        at = start
-        for attribute, fact in (
-            (S.RETURN_TRANSIT, Fact.IPC),
-            (S.RETURN_OUTPUT_QUEUE, Fact.FRONTEND_WAIT),
-            (S.RETURN_PROCESS, Fact.FRONTEND_CPU),
-        ):
-            length = _length(span, attribute)
-            if length is not None:
-                yield at, at + length, fact
-                at += length
+def _receive(span: Span, start: int, end: int) -> Rows:
+    body = _length(span, S.RECEIVE_BODY)
+    if body is None:
+        return []
+    return [(start, start + body, _WAITED), (start + body, end, _WORKED)]
+
+
+def _dispatch(span: Span, start: int, end: int) -> Rows:
+    client = _length(span, S.DISPATCH_CLIENT)
+    if client is not None:
+        return [(start, start + client, _WORKED), (start + client, end, _TRAVELLED)]
+    register = _length(span, S.DISPATCH_REGISTER)
+    return [] if register is None else [(start, start + register, _WORKED)]
+
+
+def _return(span: Span, start: int, end: int) -> Rows:
+    rows: Rows = []
+    at = start
+    for attribute, fact in (
+        (S.RETURN_TRANSIT, _TRAVELLED),
+        (S.RETURN_OUTPUT_QUEUE, _WAITED),
+        (S.RETURN_PROCESS, _WORKED),
+    ):
+        length = _length(span, attribute)
+        if length is not None:
+            rows.append((at, at + length, fact))
+            at += length
+    return rows
+
+
+_COMPOSED = {
+    S.HTTP_RECEIVE.name: _receive,
+    S.ENGINE_DISPATCH.name: _dispatch,
+    S.ENGINE_RETURN.name: _return,
+}
+"""Spans that hold several facts, one after the other."""
 
 
 def _length(span: Span, attribute: S.Attribute) -> int | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vllm_codesign.accounting.columns import Columns
 from vllm_codesign.accounting.sweep import Times
 from vllm_codesign.model.step import RankStep, Step, Stretch
 from vllm_codesign.semconv import QueueReason
@@ -40,38 +40,20 @@ class Row(IntEnum):
     """In flight, with records of a worker missing: nobody knows what the device did."""
 
 
+# As plain numbers: looking one up in an enumeration takes longer than making a row of it.
+_DEVICE, _PREPARE, _SCHEDULE, _UPDATE, _IPC, _OUTPUT, _FULL, _UNSEEN = map(int, Row)
+
 CAUSES = (Row.PREPARE, Row.SCHEDULE, Row.UPDATE, Row.IPC, Row.OUTPUT)
 
 UNKNOWN, OTHER, PREFILL, DECODE = 0, 1, 2, 3
 """What a step is to a request: its members were not recorded; without it; with it."""
 
 
-class _Column:
-    """A growing array of int64, dropped from the front."""
-
-    __slots__ = ("_data", "_size")
-
-    def __init__(self) -> None:
-        self._data: Times = np.empty(1024, dtype=np.int64)
-        self._size = 0
-
-    def append(self, value: int) -> None:
-        if self._size == len(self._data):
-            self._data = np.concatenate([self._data, np.empty_like(self._data)])
-        self._data[self._size] = value
-        self._size += 1
-
-    def drop(self, count: int) -> None:
-        """Forget the first `count`."""
-        self._data[: self._size - count] = self._data[count : self._size].copy()
-        self._size -= count
-
-    @property
-    def values(self) -> Times:
-        return self._data[: self._size]
-
-    def __len__(self) -> int:
-        return self._size
+# Columns of a timeline's steps; `_REACH` is the latest end of anything up to and including one,
+# `_ROLE` what it is to a request that is not among its members.
+_BEGIN, _REACH, _FIRST_ROW, _ROLE, _NUMBER, _DEVICE_NS = range(6)
+# Columns of its rows.
+_START, _END, _WHAT, _STEP = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,103 +77,93 @@ class Timeline:
     def __init__(self, engine: int) -> None:
         self.engine = engine
         self._dropped_steps = self._dropped_rows = 0
-        self._begins = _Column()
-        self._reach = _Column()  # latest end of anything up to and including this step
-        self._first_row = _Column()
-        self._known = _Column()
-        self._starts, self._ends = _Column(), _Column()
-        self._whats, self._steps = _Column(), _Column()
-        self._numbers, self._device_ns = _Column(), _Column()
+        self._steps, self._rows = Columns(6), Columns(4)
+        self._last_begin = self._last_reach = 0
         self._members: dict[str, tuple[list[int], list[int]]] = {}
         self._requests: dict[int, set[str]] = {}
         self._last_schedule_end = 0
         self._full_since = 0
 
     def __len__(self) -> int:
-        return len(self._begins)
+        return len(self._steps)
 
     def add(self, step: Step) -> None:
         """Take the next step; its `schedule()` was entered after those of all before it."""
-        index = self._dropped_steps + len(self._begins)
-        first_row = self._dropped_rows + len(self._starts)
+        index = self._dropped_steps + len(self._steps)
+        first_row = self._dropped_rows + len(self._rows)
         begin = step.schedule[0] - step.before_ns
         if self._full_since:
             begin = min(begin, self._full_since)
-        reach = int(self._reach.values[-1]) if len(self._reach) else 0
-        for what, (start, end) in self._rows(step):
+        reach = max(step.end_ns, self._last_reach)
+        append = self._rows.append
+        for what, (start, end) in _rows(step, self._full_since):
             if end > start:
-                self._starts.append(start)
-                self._ends.append(end)
-                self._whats.append(what)
-                self._steps.append(index)
-                begin, reach = min(begin, start), max(reach, end)
-        self._begins.append(max(begin, int(self._begins.values[-1])) if len(self) else begin)
-        self._reach.append(max(reach, step.end_ns))
-        self._first_row.append(first_row)
-        self._known.append(step.members is not None)
-        self._numbers.append(step.number)
-        self._device_ns.append(_union_ns(step))
+                append((start, end, what, index))
+                if start < begin:
+                    begin = start
+                if end > reach:
+                    reach = end
+        self._last_begin = max(begin, self._last_begin) if index > self._dropped_steps else begin
+        self._last_reach = reach
+        self._steps.append(
+            (
+                self._last_begin,
+                reach,
+                first_row,
+                UNKNOWN if step.members is None else OTHER,
+                step.number,
+                _union_ns(step),
+            )
+        )
+        members = self._members
         for member in step.members or ():
-            found = self._members.get(member.request_id)
+            found = members.get(member.request_id)
             if found is None:
-                found = self._members[member.request_id] = ([], [])
+                found = members[member.request_id] = ([], [])
                 self._requests.setdefault(member.span_id, set()).add(member.request_id)
-            steps, roles = found
-            steps.append(index)
-            roles.append(PREFILL if member.phase == "prefill" else DECODE)
+            found[0].append(index)
+            found[1].append(PREFILL if member.phase == "prefill" else DECODE)
         self._full_since = step.schedule[1] if step.blocked_by == QueueReason.NO_FREE_BLOCKS else 0
-
-    def _rows(self, step: Step) -> Iterator[tuple[Row, Stretch]]:
-        planned, planned_end = step.schedule
-        if self._full_since:
-            yield Row.FULL, (self._full_since, planned_end)
-        yield Row.OUTPUT, (planned - step.before_ns, planned)
-        yield Row.SCHEDULE, step.schedule
-        if step.update is not None:
-            yield Row.UPDATE, step.update
-            yield Row.IPC, (step.update[0] - step.waited_ns, step.update[0])
-        for rank in step.ranks:
-            for interval in rank.device:
-                yield Row.DEVICE, (interval.start_ns, interval.end_ns)
-            if rank.execute is not None and rank.forward is not None:
-                yield Row.PREPARE, (rank.execute[0], rank.forward[0])
-        if not step.ranks or not all(map(_whole, step.ranks)):
-            yield Row.UNSEEN, (planned_end, _last(step))
 
     def _slice(self, start: int, end: int) -> tuple[int, int]:
         """Positions of the steps that may overlap [start, end)."""
-        low = int(np.searchsorted(self._reach.values, start, side="right"))
-        high = int(np.searchsorted(self._begins.values, end, side="left"))
+        low = int(self._steps[_REACH].searchsorted(start, side="right"))
+        high = int(self._steps[_BEGIN].searchsorted(end, side="left"))
         return low, max(low, high)
 
     def view(self, start: int, end: int) -> View:
         """Everything that overlaps [start, end)."""
         low, high = self._slice(start, end)
-        firsts = self._first_row.values
-        from_row = int(firsts[low]) - self._dropped_rows if low < len(firsts) else len(self._starts)
-        to_row = int(firsts[high]) - self._dropped_rows if high < len(firsts) else len(self._starts)
+        firsts = self._steps[_FIRST_ROW]
+        from_row = int(firsts[low]) - self._dropped_rows if low < len(firsts) else len(self._rows)
+        to_row = int(firsts[high]) - self._dropped_rows if high < len(firsts) else len(self._rows)
         rows = slice(from_row, to_row)
         return View(
-            self._starts.values[rows],
-            self._ends.values[rows],
-            self._whats.values[rows],
-            self._steps.values[rows] - (self._dropped_steps + low),
-            high - low,
+            self._rows[_START][rows],
+            self._rows[_END][rows],
+            self._rows[_WHAT][rows],
+            self._rows[_STEP][rows] - (self._dropped_steps + low),
+            self._steps[_ROLE][low:high],
+            self._dropped_steps + low,
         )
 
-    def roles(self, start: int, end: int, span_ids: Iterable[int]) -> NDArray[np.int8]:
-        """For each step of `view(start, end)`: what it is to the requests under these roots."""
-        low, high = self._slice(start, end)
-        roles = np.where(self._known.values[low:high] > 0, OTHER, UNKNOWN).astype(np.int8)
-        base = self._dropped_steps + low
+    def roles(self, view: View, span_ids: Iterable[int]) -> Times:
+        """For each step of the view: what it is to the requests under these roots."""
+        roles = view.roles.copy()
+        taken = False
         for request_id in [r for s in span_ids for r in self._requests.get(s, ())]:
             steps, theirs = self._members[request_id]
-            index = np.array(steps, dtype=np.int64) - base
-            inside = (index >= 0) & (index < high - low)
-            index, role = index[inside], np.array(theirs, dtype=np.int8)[inside]
-            # Several engine requests of one root in a step: prefill counts before decode.
-            stays = (roles[index] == PREFILL) & (role == DECODE)
-            roles[index[~stays]] = role[~stays]
+            index = np.array(steps, dtype=np.int64) - view.first
+            role = np.array(theirs, dtype=np.int64)
+            if steps[0] < view.first or steps[-1] >= view.first + len(roles):
+                inside = (index >= 0) & (index < len(roles))
+                index, role = index[inside], role[inside]
+            if taken:
+                # Several engine requests of one root in a step: prefill counts before decode.
+                gains = (roles[index] != PREFILL) | (role != DECODE)
+                index, role = index[gains], role[gains]
+            roles[index] = role
+            taken = True
         return roles
 
     def served(self, request_id: str, role: int) -> Served | None:
@@ -201,9 +173,9 @@ class Timeline:
         index = np.array([i for i in mine if i >= 0], dtype=np.int64)
         if not len(index):
             return None
-        numbers = self._numbers.values[index]
+        numbers = self._steps[_NUMBER][index]
         return Served(
-            int(numbers[0]), int(numbers[-1]), len(mine), int(self._device_ns.values[index].sum())
+            int(numbers[0]), int(numbers[-1]), len(mine), int(self._steps[_DEVICE_NS][index].sum())
         )
 
     def forget(self, span_id: int) -> None:
@@ -213,25 +185,14 @@ class Timeline:
 
     def trim(self, before_ns: int) -> None:
         """Forget steps that were over before this instant; amortized by doing it in bulk."""
-        over = int(np.searchsorted(self._reach.values, before_ns, side="left"))
+        over = int(self._steps[_REACH].searchsorted(before_ns, side="left"))
         if over < max(1024, len(self) // 2):
             return
-        rows = (
-            int(self._first_row.values[over]) - self._dropped_rows
-            if over < len(self._first_row)
-            else len(self._starts)
-        )
-        for column in (
-            self._begins,
-            self._reach,
-            self._first_row,
-            self._known,
-            self._numbers,
-            self._device_ns,
-        ):
-            column.drop(over)
-        for column in (self._starts, self._ends, self._whats, self._steps):
-            column.drop(rows)
+        first_rows = self._steps[_FIRST_ROW]
+        kept_from = int(first_rows[over]) if over < len(first_rows) else None
+        rows = len(self._rows) if kept_from is None else kept_from - self._dropped_rows
+        self._steps.drop(over)
+        self._rows.drop(rows)
         self._dropped_steps += over
         self._dropped_rows += rows
         # Roots that nobody ever asked for, because their records were lost.
@@ -242,13 +203,39 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The rows of a timeline that overlap a window; `step` counts from the window's first."""
+    """The rows of a timeline that overlap a window.
+
+    `step` counts from the window's first step, which is the timeline's `first`; `roles` says of
+    each step what it is to a request that is not among its members.
+    """
 
     starts: Times
     ends: Times
     what: Times
     step: Times
-    steps: int
+    roles: Times
+    first: int
+
+
+def _rows(step: Step, full_since: int) -> Iterator[tuple[int, Stretch]]:
+    """The step as rows; `full_since`: since when the queue's head has lacked blocks, or 0."""
+    planned, planned_end = step.schedule
+    if full_since:
+        yield _FULL, (full_since, planned_end)
+    yield _OUTPUT, (planned - step.before_ns, planned)
+    yield _SCHEDULE, step.schedule
+    if step.update is not None:
+        yield _UPDATE, step.update
+        yield _IPC, (step.update[0] - step.waited_ns, step.update[0])
+    whole = bool(step.ranks)
+    for rank in step.ranks:
+        for interval in rank.device:
+            yield _DEVICE, (interval.start_ns, interval.end_ns)
+        if rank.execute is not None and rank.forward is not None:
+            yield _PREPARE, (rank.execute[0], rank.forward[0])
+        whole = whole and _whole(rank)
+    if not whole:
+        yield _UNSEEN, (planned_end, _last(step))
 
 
 def _whole(rank: RankStep) -> bool:
