@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hooks.asgi import Client, Receive, Send, application, one, respond, scope_of, simple
-from vllm_codesign.hooks import frontend_state, http
+from vllm_codesign.hooks import http
 from vllm_codesign.hooks.frontend_state import CURRENT
 from vllm_codesign.hooks.installer import getters_for
 from vllm_codesign.hooks.root import Root

@@ -12,8 +12,8 @@ import pytest
 
 from vllm_codesign.hooks import renderer
 from vllm_codesign.hooks.frontend_state import CURRENT
-from vllm_codesign.hooks.root import Root
 from vllm_codesign.hooks.installer import getters_for
+from vllm_codesign.hooks.root import Root
 from vllm_codesign.hooks.wrap import timed_async
 from vllm_codesign.recorder.layout import Job, Kind
 from vllm_codesign.recorder.reader import Record
