@@ -15,7 +15,11 @@ from tests.support.checks import check_coverage, check_endings, check_engine_spa
 from tests.support.mixed_load import Sent, send_all, text
 from tests.support.serving import Traces, serve
 from vllm_codesign import semconv as S
+from vllm_codesign.analysis.accounts import recorded
+from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import Span
+from vllm_codesign.semconv import Part
+from vllm_codesign.store.reader import read_steps
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 
@@ -33,6 +37,7 @@ class Run:
     loads: dict[str, list[Sent]]
     traces: Traces
     grown: dict[str, float]
+    steps: list[Step]
 
     @property
     def requests(self) -> list[Sent]:
@@ -81,7 +86,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             asyncio.run(send_all(serving.url, requests, clients=len(requests)))
         traces = serving.traces([r.trace_id for requests in loads.values() for r in requests])
         after = serving.metrics()
-        return Run(loads, traces, {name: after[name] - before.get(name, 0.0) for name in after})
+        grown = {name: after[name] - before.get(name, 0.0) for name in after}
+        return Run(loads, traces, grown, list(read_steps(serving.capture)))
 
 
 def _reasons(spans: list[Span]) -> Counter[str]:
@@ -137,6 +143,57 @@ def test_preemptions_are_events_and_as_many_as_vllm_counts(run: Run) -> None:
     print(f"{events} preemptions, {preempted} requests preempted while decoding")
     assert events == run.grown["vllm:num_preemptions_total"] > 0
     assert preempted > 0
+
+
+def test_waiting_for_blocks_is_the_capacity_s_fault_and_not_the_host_s(run: Run) -> None:
+    """The device is busy or its memory full: no time of the host, whatever it does meanwhile."""
+    queued = capacity = host = 0
+    for sent in run.loads["blocks"]:
+        trace = run.traces.one(sent.trace_id)
+        parts = recorded(trace) or {}
+        assert sum(parts.values()) == trace.root.duration_ns
+        spans = trace.named(S.ENGINE_QUEUE.name)
+        waited = sum(span.duration_ns for span in spans)
+        lacking = _reasons(spans)["no_free_blocks"]
+        # Its own wait at the head of the queue; behind it others' prefill counts as well.
+        assert parts.get(Part.QUEUE_CAPACITY.value, 0) >= 0.98 * lacking
+        queued += waited
+        capacity += parts.get(Part.QUEUE_CAPACITY.value, 0)
+        host += parts.get(Part.QUEUE_HOST.value, 0)
+    print(
+        f"blocks: {queued / 1e6:.1f} ms in the queue, {capacity / 1e6:.1f} ms of capacity "
+        f"(preempted requests wait again), {host / 1e6:.1f} ms of the host"
+    )
+    assert capacity >= 0.9 * queued > 0
+    assert host < 0.05 * capacity
+
+
+def test_lost_work_is_what_was_computed_twice(run: Run) -> None:
+    """Tokens of the steps' members, against prompt and output tokens by vLLM's own count."""
+    computed: Counter[int] = Counter()
+    for step in run.steps:
+        assert step.members is not None
+        for member in step.members:
+            computed[member.span_id] += member.tokens
+    lost = again = 0
+    for load in run.loads:
+        for sent in run.loads[load]:
+            trace = run.traces.one(sent.trace_id)
+            spans = (*trace.named(S.PREFILL.name), *trace.named(S.DECODE.name))
+            events = [e for s in spans for e in s.events if e.name == S.EVENT_PREEMPTED]
+            mine = sum(int(e.attributes[S.EVENT_TOKENS_LOST.key]) for e in events)
+            # The last token of an answer is not computed on; cached tokens are not computed.
+            cached = sum(
+                int(s.attributes[S.KV_TOKENS_HIT_HBM.key]) for s in trace.named(S.PREFILL.name)
+            )
+            asked, answered = sent.usage["prompt_tokens"], sent.usage["completion_tokens"]
+            once = asked + answered - sent.choices - cached
+            twice = computed[trace.root.span_id] - once
+            assert 0 <= twice <= mine, (load, twice, mine)
+            assert (twice > 0) == bool(events)
+            lost, again = lost + mine, again + twice
+    print(f"{lost} tokens lost to preemption, {again} of them computed again")
+    assert again > 0
 
 
 @pytest.mark.parametrize("name", ["queue", "prefill", "decode"])
