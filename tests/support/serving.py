@@ -131,8 +131,6 @@ def serve(
         "VLLM_PLUGINS": "codesign",
         "CODESIGN_STORE": str(store),
         "CODESIGN_KEEP_RECORDS": "1",
-        # The model is tiny, and 0.19's two threads wait for each other on the one core they get.
-        "OMP_NUM_THREADS": "1",
         **(env or {}),
     }
     model = str(tiny_model())
