@@ -5,9 +5,10 @@
 
 A loop that calls a hook over and over (figure a) has it in the nearest cache. In the API server
 some thousands of other lines run between two calls of the same hook. Here each call is timed
-where it happens (`in_place_probe.py`), less what the same shims cost around nothing. One record
-is also written four times in a row at the beginning of each request: what the first costs more
-than the fourth is what the caches cost.
+where it happens (`in_place_probe.py`), less what the same shims cost around nothing. The same
+calls are timed while the hooks are dormant, too: what is more than that is what figure (c)
+compares, and the shims' own cold caches and steps cancel. One record is also written four times
+in a row at the beginning of each request, the first with the coldest caches.
 
 Prints a table and writes OUT/in_place.json.
 """
@@ -22,8 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,18 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks import in_place_probe as probe  # noqa: E402
 from benchmarks import machine  # noqa: E402
+from benchmarks.in_place_costs import (  # noqa: E402
+    PREEMPTED_NS,
+    Cost,
+    Samples,
+    costs,
+    totals,
+)
 from benchmarks.live_rounds import measure_slot  # noqa: E402
 from benchmarks.load import LoadProcess  # noqa: E402
 from benchmarks.micro_recording import micro  # noqa: E402
 from benchmarks.placement import place  # noqa: E402
 from benchmarks.served import server, traced  # noqa: E402
-
-PREEMPTED_NS = 50_000
-"""No hook takes so long; a process that had to leave its core meanwhile does."""
 
 WARM = {
     "record, 1st in a row": "record",
@@ -50,49 +54,20 @@ WARM = {
     "kv.allocate": "allocate",
     "scheduler.schedule": "schedule",
     "scheduler.update_from_output": "update",
-    "worker.execute_model": "execute",
     "worker.sample_tokens": "sample",
 }
-"""The case of figure (a) that does the same in a loop."""
+"""The case of figure (a) that does the same in a loop. Not `execute`, which has the forward's
+hook in it, nor `output`, which is a share of a call."""
+
+NOT_COVERED = (
+    "jobs in the renderer's pool and the callback when one is done",
+    "the timer of the event loop's lag",
+    "the sweeper of device time",
+    "constructors (table `session`)",
+)
 
 _WARM_UPS = 3
 _WAIT_S = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """One row's own time, in nanoseconds a call, the shims' taken off.
-
-    `mean_ns` leaves out calls of PREEMPTED_NS and more, whose number is `left_out`.
-    """
-
-    row: str
-    calls: int
-    p10_ns: float
-    median_ns: float
-    p90_ns: float
-    mean_ns: float
-    left_out: int
-
-
-def cost_of(row: str, samples: Sequence[int], shim_ns: float) -> Cost:
-    """Raises ValueError where no sample is left."""
-    kept = sorted(ns - shim_ns for ns in samples if ns < PREEMPTED_NS)
-    if not kept:
-        raise ValueError(f"no sample of {row} below {PREEMPTED_NS} ns")
-
-    def quantile(share: float) -> float:
-        return kept[min(int(share * len(kept)), len(kept) - 1)]
-
-    return Cost(
-        row,
-        len(samples),
-        quantile(0.1),
-        quantile(0.5),
-        quantile(0.9),
-        statistics.fmean(kept),
-        len(samples) - len(kept),
-    )
 
 
 def shims_ns() -> dict[str, float]:
@@ -125,20 +100,6 @@ def shims_ns() -> dict[str, float]:
     }
 
 
-Samples = dict[str, tuple[str, list[int]]]
-"""By row: the kind of shims, and nanoseconds of each call."""
-
-
-def costs(samples: Samples, shims: dict[str, float]) -> list[Cost]:
-    """Every row of one process, dearest first."""
-    found = [
-        cost_of(row, values, shims[shim])
-        for row, (shim, values) in samples.items()
-        if any(ns < PREEMPTED_NS for ns in values)
-    ]
-    return sorted(found, key=lambda cost: -cost.calls * cost.mean_ns)
-
-
 def install_plugin(folder: Path) -> dict[str, str]:
     """Make the probe a plugin that vLLM finds; returns the environment that it needs."""
     information = folder / "codesign_in_place-1.0.dist-info"
@@ -166,13 +127,16 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Samples], float, int
             place(found.pids, (found.session.exporter[0], load.pid, os.getpid()))
             for number in range(_WARM_UPS):
                 load.run(served.url, options.requests, f"warm{number}")
-            off = measure_slot(found, load, served.url, options.requests, "off", "off")
+            found.set_level("off")
             (folder / probe.BEGIN).touch()
-            time.sleep(3 * probe._POLL_S)
+            time.sleep(3 * probe.POLL_S)
+            off = measure_slot(found, load, served.url, options.requests, "off", "off")
             measure_slot(found, load, served.url, options.requests, options.level, "counted")
             (folder / probe.END).touch()
             samples = {}
-            for role, pid in found.pids.items():
+            for pid in dict.fromkeys(found.pids.values()):
+                # A lone worker may live in EngineCore's process.
+                role = " and ".join(name for name, its in found.pids.items() if its == pid)
                 path = folder / f"{pid}.json"
                 deadline = time.monotonic() + _WAIT_S
                 while not path.exists():
@@ -180,33 +144,39 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Samples], float, int
                         raise RuntimeError(f"the probe in {role} ({pid}) wrote nothing")
                     time.sleep(0.1)
                 samples[role] = json.loads(path.read_text())
-    steps = len(samples["engine_core"]["scheduler.schedule"][1])
+    steps = max(
+        rows["scheduler.schedule"]["calls"]
+        for rows in samples.values()
+        if "scheduler.schedule" in rows
+    )
     return samples, off.cpu_ms["api_server"] * 1e3, steps
 
 
-def print_table(
-    role: str, found: list[Cost], per: str, count: int, warm: dict[str, float]
-) -> float:
-    """Returns the sum, in us per request or step."""
+COLUMNS = ("calls", "p10 us", "median us", "p90 us", "mean us", "left out", "dormant us", "loop us")
+
+
+def _us(ns: float | None) -> str:
+    return "" if ns is None else f"{ns / 1e3:.2f}"
+
+
+def print_table(role: str, found: list[Cost], per: str, count: int, warm: dict[str, float]) -> None:
     table = Table(title=f"{role}, per {per}", title_justify="left")
-    for name in ("hook", "calls", "p10 us", "median us", "p90 us", "mean us", "in a loop us"):
-        table.add_column(name, justify="left" if name == "hook" else "right", no_wrap=True)
-    table.add_column(f"us per {per}", justify="right")
-    total = 0.0
+    table.add_column("hook", no_wrap=True)
+    for name in (*COLUMNS, f"us per {per}", "over dormant"):
+        table.add_column(name, justify="right", no_wrap=True)
     for cost in found:
-        share = cost.calls * cost.mean_ns / count / 1e3
-        counted = cost.row not in probe.REPEATED
-        total += share if counted else 0.0
-        loop = warm.get(WARM.get(cost.row, ""))
+        times = cost.calls / count
+        sums = (times * cost.mean_ns, times * cost.more_ns)
         table.add_row(
             cost.row,
-            f"{cost.calls / count:.2f}",
-            *(f"{ns / 1e3:.2f}" for ns in (cost.p10_ns, cost.median_ns, cost.p90_ns, cost.mean_ns)),
-            "" if loop is None else f"{loop / 1e3:.2f}",
-            f"{share:.2f}" if counted else "(the benchmark's own)",
+            f"{times:.2f}",
+            *map(_us, (cost.p10_ns, cost.median_ns, cost.p90_ns, cost.mean_ns)),
+            f"{100 * cost.left_out / cost.calls:.1f} %" + ("!" if cost.truncated else ""),
+            _us(cost.dormant_ns),
+            _us(warm.get(WARM.get(cost.row, ""))),
+            *(map(_us, sums) if cost.row not in probe.REPEATED else ("", "")),
         )
-    Console(width=110).print(table)
-    return total
+    Console(width=150).print(table)
 
 
 def main() -> int:
@@ -226,23 +196,29 @@ def main() -> int:
     samples, cpu_us, steps = measure(options)
     written: dict[str, Any] = {"machine": machine.describe(), "shims_ns": shims, "roles": {}}
     for role, rows in samples.items():
-        per, count = ("request", options.requests) if role == "api_server" else ("step", steps)
+        per = "request" if "api_server" in role else "step"
+        count = options.requests if per == "request" else steps
         found = costs(rows, shims)
-        total = print_table(role, found, per, count, warm)
-        written["roles"][role] = {"per": per, "us": total, "rows": [asdict(c) for c in found]}
-        if role == "api_server":
-            print(
-                f"{role}: {total:.1f} us per request, {100 * total / cpu_us:.1f} % of its "
-                f"{cpu_us:.0f} us of CPU per request with the hooks dormant\n"
-            )
-        else:
-            print(f"{role}: {total:.1f} us per step\n")
-    left_out = sum(cost["left_out"] for r in written["roles"].values() for cost in r["rows"])
+        print_table(role, found, per, count, warm)
+        total = totals(found, count)
+        written["roles"][role] = {"per": per, **total, "rows": [asdict(c) for c in found]}
+        said = {
+            name: f"{us:.1f} us" + (f" ({100 * us / cpu_us:.1f} %)" if per == "request" else "")
+            for name, us in total.items()
+        }
+        print(
+            f"{role}: {said['us']} per {per}, {said['more_us']} more than dormant; "
+            f"{said['all_us']} with what is left out"
+        )
+    written["api_server_us"] = cpu_us
     print(
-        f"{left_out} calls of {PREEMPTED_NS / 1e3:.0f} us and more are left out; shims measure "
-        f"{shims[probe.FUNCTION]:.0f} ns around a function that does nothing, "
-        f"{shims[probe.COROUTINE]:.0f} ns around a coroutine. Not covered: jobs in the renderer's "
-        "pool, the timer of the event loop's lag, device time's own calls."
+        f"Percentages: of the API server's {cpu_us:.0f} us of CPU per request with the hooks "
+        "dormant, the shims' own included.\n"
+        f"Left out of the means: {PREEMPTED_NS / 1e3:.0f} us and more; ! where so many that the "
+        "mean is cut short.\n"
+        f"Shims measure {shims[probe.FUNCTION]:.0f} ns around a function that does nothing, "
+        f"{shims[probe.COROUTINE]:.0f} ns around a coroutine; taken off.\n"
+        f"Not covered: {', '.join(NOT_COVERED)}."
     )
     (options.out / "in_place.json").write_text(json.dumps(written, indent=1))
     print(f"written: {options.out / 'in_place.json'}")

@@ -5,6 +5,9 @@ original within it. What a hook costs is what the outer one takes more than the 
 coroutine is timed step by step, so that nobody's waiting counts. The product is not changed:
 the shims have the originals' own parameters, so it wraps them as it wraps vLLM's.
 
+What is measured at level 0 is kept apart: there the shims are as cold as they are otherwise and
+see the same steps, but the hook does next to nothing.
+
 Loaded by `in_place.py` in place of the `codesign` plugin, in every process of the server.
 """
 
@@ -13,17 +16,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 import os
 import threading
 import time
 import types
-from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from benchmarks.in_place_samples import Samples
 from vllm_codesign import plugin
 from vllm_codesign.hooks.exact import compile_wrapper, exact_parameters
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
@@ -39,42 +41,12 @@ BEGIN, END = "begin", "end"
 FUNCTION, COROUTINE, NONE = "function", "coroutine", "none"
 """Kinds of shims: what they measure around nothing differs."""
 
-KEPT = 200_000
 APPLICATION = "http.application"
 REPEATED = tuple(f"record, {nth} in a row" for nth in ("1st", "2nd", "3rd", "4th"))
 
-_POLL_S = 0.1
+POLL_S = 0.1
 
 clock = time.monotonic_ns
-
-
-class Samples:
-    """Own times of each row in this process, in nanoseconds."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, deque[int]] = {}
-        self.shims: dict[str, str] = {}
-
-    def of(self, row: str, shim: str) -> Callable[[int], None]:
-        """Where to put a sample of this row, taken by shims of this kind."""
-        kept = self.rows.setdefault(row, deque(maxlen=KEPT))
-        self.shims[row] = shim
-
-        def put(ns: int) -> None:
-            if LEVEL.byte[0]:
-                kept.append(ns)
-
-        return put
-
-    def clear(self) -> None:
-        for kept in self.rows.values():
-            kept.clear()
-
-    def write(self, path: Path) -> None:
-        rows = {row: [self.shims[row], list(kept)] for row, kept in self.rows.items() if kept}
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(rows))
-        partial.rename(path)
 
 
 _INNER = """\
@@ -96,22 +68,24 @@ def around_function(
     """The wrapper of `original` that `make` makes, its own time put down at each call."""
     inside: list[int] = []
     parameters = exact_parameters(original, getters)
+    inner: Wrapper
     if parameters is None:
 
         @functools.wraps(original)
-        def inner(*args: Any, **kwargs: Any) -> Any:
+        def passing(*args: Any, **kwargs: Any) -> Any:
             begun = clock()
             try:
                 return original(*args, **kwargs)
             finally:
                 inside.append(clock() - begun)
 
+        inner = passing
     else:
         inner = compile_wrapper(
             _INNER, original, getters, parameters, clock=clock, took=inside.append
         )
         # Left there, the product would take it for what may tell positions from keywords.
-        del inner.__wrapped__  # type: ignore[attr-defined]
+        del vars(inner)["__wrapped__"]
     wrapper = make(inner, getters)
 
     @functools.wraps(original)
@@ -207,7 +181,8 @@ def around_application(
                 try:
                     return await stepwise(_called(ours, args, {}, spent), spent)
                 finally:
-                    if ours is not inner:
+                    # Dormant, it is the shims alone: what they cost in place.
+                    if ours is not inner or not LEVEL.byte[0]:
                         puts[name](spent[0] - (inside[0] - before))
 
             return outer
@@ -252,9 +227,11 @@ def probed(hook: Hook, samples: Samples) -> Hook:
 
 
 def _watch(samples: Samples, folder: Path) -> None:
+    """Wait for the files, in a thread: the server's own end may be a kill, and a hook that
+    looked at the level's changes would be timed with them."""
     begun = False
     while True:
-        time.sleep(_POLL_S)
+        time.sleep(POLL_S)
         if not begun and (folder / BEGIN).exists():
             begun = True
             samples.clear()
@@ -270,7 +247,7 @@ def register() -> None:
     samples = Samples()
     for table in plugin.TABLES:
         if table.TABLE != "session":
-            table.HOOKS = tuple(probed(hook, samples) for hook in table.HOOKS)
+            vars(table)["HOOKS"] = tuple(probed(hook, samples) for hook in table.HOOKS)
     plugin.register()
     threading.Thread(
         target=_watch, args=(samples, Path(os.environ[FOLDER])), name="in-place", daemon=True

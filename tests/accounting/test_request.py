@@ -75,8 +75,9 @@ def test_waiting_is_capacity_while_the_device_works_for_others_and_host_while_it
     assert parts["device.prefill"] == 60
 
 
-def test_waiting_for_blocks_is_capacity_whatever_the_device_does():
-    full = step(1, 1000, members=(member(span_id=5, request="r5"),), blocked_by="no_free_blocks")
+@pytest.mark.parametrize("reason", ["no_free_blocks", "preemption"])
+def test_waiting_for_blocks_is_capacity_whatever_the_device_does(reason: str):
+    full = step(1, 1000, members=(member(span_id=5, request="r5"),), blocked_by=reason)
     mine = step(2, 1000 + STEP_NS, members=(member(phase="prefill"),))
     request = trace(
         1000,
@@ -88,6 +89,28 @@ def test_waiting_for_blocks_is_capacity_whatever_the_device_does():
     # From the end of the schedule() that found no blocks; before it nobody knew.
     assert parts["queue.capacity"] == STEP_NS - 10
     assert parts["queue.host"] == 10
+
+
+@pytest.mark.parametrize(("reason", "part"), [("no_free_blocks", "capacity"), ("no_slot", "host")])
+def test_a_preempted_request_waits_for_blocks_as_one_in_the_queue_does(reason: str, part: str):
+    """Its span goes on; that it is in no step says that it waits."""
+    others = (member(span_id=5, request="r5"),)
+    steps = [
+        step(1, 1000, members=(member(), *others)),
+        step(2, 1000 + STEP_NS, members=others, blocked_by=reason),
+        step(3, 1000 + 2 * STEP_NS, members=others, blocked_by=reason),
+        step(4, 1000 + 3 * STEP_NS, members=others),
+    ]
+    request = trace(1000, steps[2].end_ns, in_engine(S.DECODE.name, 1000, steps[2].end_ns))
+    parts = account(request, timelines(steps)).parts
+    assert parts["device.decode"] == 60
+    idle = 2 * (STEP_NS - 60)
+    found = {"capacity": parts["queue.capacity"], "host": parts.get("queue.host", 0)}
+    if part == "capacity":
+        # Until the schedule() that found no blocks had returned nobody knew.
+        assert found == {"capacity": 2 * 60 + idle - 10, "host": 10}
+    else:
+        assert found == {"capacity": 2 * 60, "host": idle}
 
 
 def test_a_step_whose_members_are_unknown_is_nobodys_device_time():

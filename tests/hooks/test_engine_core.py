@@ -118,6 +118,24 @@ def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (decode.t0, decode.t1, decode.a, decode.b) == (10, 1, 1, 2)
 
 
+@pytest.mark.parametrize("who", ["preempted", "untraced"])
+def test_a_waiting_request_that_gets_no_blocks_says_so(recording: Any, who: str) -> None:
+    """One that was admitted before waits again for all its blocks."""
+
+    def allocate_slots(request: Any, tokens: int, num_external_computed_tokens: int = 0) -> Any:
+        return None
+
+    reads = ("request", "num_external_computed_tokens")
+    allocate = engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
+    scheduler, a = Scheduler(), request(who)
+    queue(scheduler, request("traced"))
+    if who == "preempted":
+        queue(scheduler, a)
+        engine_core._scheduled(100, 115, step(new=(who,), **{who: 1}), scheduler)
+    allocate(a, 5)
+    assert ENGINE.allocation_failed
+
+
 def test_evictions_are_what_the_cache_map_lost() -> None:
     class BlockPool:
         cached_block_hash_to_block = dict.fromkeys(range(5))

@@ -129,6 +129,14 @@ def test_each_shortage_is_named(run: Run, load: str, reason: str) -> None:
     assert reasons[reason] + reasons["behind_head"] + reasons["preemption"] > 0.8 * total, reasons
 
 
+def test_steps_that_leave_the_head_of_the_queue_say_why(run: Run) -> None:
+    """A preempted request heads the queue again: it too lacks blocks, for all its tokens."""
+    reasons = Counter(step.blocked_by for step in run.steps if step.blocked_by)
+    print("steps by what held the queue's head:", reasons.most_common())
+    assert reasons["other"] < 0.02 * reasons.total()
+    assert reasons["no_free_blocks"] > reasons.total() / 2
+
+
 def test_preemptions_are_events_and_as_many_as_vllm_counts(run: Run) -> None:
     events = preempted = 0
     for load in run.loads:

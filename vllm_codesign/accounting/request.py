@@ -139,11 +139,8 @@ def _in_engine(facts: frozenset[Fact], running: bool) -> Part | None:
     unseen = Fact.UNSEEN in facts
     busy = Fact.DEVICE_OTHERS in facts or Fact.DEVICE_UNKNOWN in facts
     if not busy and not unseen:
-        part = _idle(facts, running)
-        # Waiting for blocks is not the host's doing, whatever the host does meanwhile.
-        if part is not Part.QUEUE_HOST or not _lacks_blocks(facts):
-            return part
-    elif not busy and running:
+        return _idle(facts, running)
+    if not busy and running:
         return Part.GAP_OTHER
     if (Fact.DEVICE_OTHERS in facts and not unseen) or _lacks_blocks(facts):
         return Part.QUEUE_CAPACITY
@@ -163,7 +160,9 @@ def _idle(facts: frozenset[Fact], running: bool) -> Part | None:
         if mine and running:
             return _GAPS[cause]
         if mine or Fact(Fact.OTHERS_PREPARE + number) in facts:
-            return Part.QUEUE_HOST
+            # Waiting for blocks is not the host's doing, whatever the host does meanwhile. One
+            # that was admitted and is in no step was preempted, and waits for them again.
+            return Part.QUEUE_CAPACITY if Fact.FULL in facts else Part.QUEUE_HOST
         if Fact(Fact.UNKNOWN_PREPARE + number) in facts:
             break
     if running:

@@ -45,6 +45,9 @@ _DEVICE, _PREPARE, _SCHEDULE, _UPDATE, _IPC, _OUTPUT, _FULL, _UNSEEN = map(int, 
 
 CAUSES = (Row.PREPARE, Row.SCHEDULE, Row.UPDATE, Row.IPC, Row.OUTPUT)
 
+_FULL_REASONS = (QueueReason.NO_FREE_BLOCKS, QueueReason.PREEMPTION)
+"""A step that preempts admits nobody: it had no block left for those that run."""
+
 UNKNOWN, OTHER, PREFILL, DECODE = 0, 1, 2, 3
 """What a step is to a request: its members were not recorded; without it; with it."""
 
@@ -123,7 +126,7 @@ class Timeline:
                 self._requests.setdefault(member.span_id, set()).add(member.request_id)
             found[0].append(index)
             found[1].append(PREFILL if member.phase == "prefill" else DECODE)
-        self._full_since = step.schedule[1] if step.blocked_by == QueueReason.NO_FREE_BLOCKS else 0
+        self._full_since = step.schedule[1] if step.blocked_by in _FULL_REASONS else 0
 
     def _slice(self, start: int, end: int) -> tuple[int, int]:
         """Positions of the steps that may overlap [start, end)."""

@@ -169,6 +169,10 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             ENGINE.allocation_ns += took
             ENGINE.allocated_from = ENGINE.allocated_from or t0
             ENGINE.allocated_to = t1
+            # Of one that waits, for the first time or again: a running one that gets none
+            # leads to a preemption, which says more.
+            if blocks is None:
+                ENGINE.allocation_failed = True
             state = ENGINE.requests.get(get_request(args, kwargs).request_id)
             if state is None:
                 return blocks
@@ -182,9 +186,7 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             state.alloc_start, state.alloc_end = t0, t1
             state.alloc_ns += took
             state.alloc_tries += 1
-            if blocks is None:
-                ENGINE.allocation_failed = True
-            else:
+            if blocks is not None:
                 state.alloc_blocks = sum(map(len, blocks.blocks))
                 state.alloc_evicted = ENGINE.evicted - evicted
                 state.external = get_external(args, kwargs) or 0
