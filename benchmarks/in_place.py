@@ -35,7 +35,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks import in_place_probe as probe  # noqa: E402
 from benchmarks import machine  # noqa: E402
 from benchmarks.in_place_costs import (  # noqa: E402
-    PREEMPTED_NS,
+    LONG_NS,
     Cost,
     Samples,
     costs,
@@ -152,7 +152,17 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Samples], float, int
     return samples, off.cpu_ms["api_server"] * 1e3, steps
 
 
-COLUMNS = ("calls", "p10 us", "median us", "p90 us", "mean us", "left out", "dormant us", "loop us")
+COLUMNS = (
+    "calls",
+    "p10 us",
+    "median us",
+    "p90 us",
+    "mean us",
+    "left out",
+    "dormant us",
+    "left out",
+    "loop us",
+)
 
 
 def _us(ns: float | None) -> str:
@@ -173,10 +183,11 @@ def print_table(role: str, found: list[Cost], per: str, count: int, warm: dict[s
             *map(_us, (cost.p10_ns, cost.median_ns, cost.p90_ns, cost.mean_ns)),
             f"{100 * cost.left_out / cost.calls:.1f} %" + ("!" if cost.truncated else ""),
             _us(cost.dormant_ns),
+            "" if cost.dormant_left_out is None else f"{100 * cost.dormant_left_out:.1f} %",
             _us(warm.get(WARM.get(cost.row, ""))),
             *(map(_us, sums) if cost.row not in probe.REPEATED else ("", "")),
         )
-    Console(width=150).print(table)
+    Console(width=165).print(table)
 
 
 def main() -> int:
@@ -208,14 +219,14 @@ def main() -> int:
         }
         print(
             f"{role}: {said['us']} per {per}, {said['more_us']} more than dormant; "
-            f"{said['all_us']} with what is left out"
+            f"with what is left out {said['all_us']}, {said['all_more_us']} more than dormant\n"
         )
     written["api_server_us"] = cpu_us
     print(
         f"Percentages: of the API server's {cpu_us:.0f} us of CPU per request with the hooks "
         "dormant, the shims' own included.\n"
-        f"Left out of the means: {PREEMPTED_NS / 1e3:.0f} us and more; ! where so many that the "
-        "mean is cut short.\n"
+        f"Left out of the means: {LONG_NS / 1e3:.0f} us and more; ! where so many that the "
+        "mean is cut short. What is long awake and not dormant is the hook's own.\n"
         f"Shims measure {shims[probe.FUNCTION]:.0f} ns around a function that does nothing, "
         f"{shims[probe.COROUTINE]:.0f} ns around a coroutine; taken off.\n"
         f"Not covered: {', '.join(NOT_COVERED)}."

@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks import in_place_probe as probe
 
-PREEMPTED_NS = 50_000
-"""Hardly a hook takes so long; a process that had to leave its core meanwhile does."""
+LONG_NS = 50_000
+"""A process that had to leave its core takes longer, but so do some calls of the dearest hooks:
+where the same calls hardly ever do while dormant, the long ones are the hook's own."""
 
 TRUNCATED = 0.02
 """Of a row's calls: with more of them left out its mean is cut short, and the row is marked."""
@@ -20,8 +21,9 @@ TRUNCATED = 0.02
 class Cost:
     """One row's own time, in nanoseconds a call, the shims' taken off.
 
-    Quantiles and `all_mean_ns` are of all samples; `mean_ns` and `dormant_ns`, the same calls'
-    mean while dormant, leave out those of PREEMPTED_NS and more, `left_out` of the former.
+    Quantiles and `all_mean_ns` are of all samples; `mean_ns` leaves out those of LONG_NS
+    and more, `left_out` of them. `dormant_ns`, `dormant_left_out` (a share) and
+    `dormant_all_ns` are the same of calls while the hook is dormant, None where there are none.
     """
 
     row: str
@@ -33,6 +35,8 @@ class Cost:
     left_out: int
     all_mean_ns: float
     dormant_ns: float | None
+    dormant_left_out: float | None
+    dormant_all_ns: float | None
 
     @property
     def truncated(self) -> bool:
@@ -42,6 +46,10 @@ class Cost:
     def more_ns(self) -> float:
         """More than dormant; where there is nothing to compare with, all of it."""
         return self.mean_ns - (self.dormant_ns or 0.0)
+
+    @property
+    def all_more_ns(self) -> float:
+        return self.all_mean_ns - (self.dormant_all_ns or 0.0)
 
 
 def cost_of(
@@ -53,10 +61,10 @@ def cost_of(
 ) -> Cost:
     """`calls`: where only the last ones are kept. Raises ValueError where no sample is left."""
     ordered = sorted(ns - shim_ns for ns in samples)
-    kept = [ns - shim_ns for ns in samples if ns < PREEMPTED_NS]
+    kept = [ns - shim_ns for ns in samples if ns < LONG_NS]
     if not kept:
-        raise ValueError(f"no sample of {row} below {PREEMPTED_NS} ns")
-    asleep = [ns - shim_ns for ns in dormant if ns < PREEMPTED_NS]
+        raise ValueError(f"no sample of {row} below {LONG_NS} ns")
+    asleep = [ns - shim_ns for ns in dormant if ns < LONG_NS]
 
     def quantile(share: float) -> float:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
@@ -71,6 +79,8 @@ def cost_of(
         len(samples) - len(kept),
         statistics.fmean(ordered),
         statistics.fmean(asleep) if asleep else None,
+        1 - len(asleep) / len(dormant) if dormant else None,
+        statistics.fmean(dormant) - shim_ns if dormant else None,
     )
 
 
@@ -83,15 +93,23 @@ def costs(samples: Samples, shims: dict[str, float]) -> list[Cost]:
     found = [
         cost_of(row, said["ns"], shims[said["shim"]], said["dormant_ns"], said["calls"])
         for row, said in samples.items()
-        if any(ns < PREEMPTED_NS for ns in said["ns"])
+        if any(ns < LONG_NS for ns in said["ns"])
     ]
     return sorted(found, key=lambda cost: -cost.calls * cost.mean_ns)
 
 
+TOTALS = {
+    "us": "mean_ns",
+    "more_us": "more_ns",
+    "all_us": "all_mean_ns",
+    "all_more_us": "all_more_ns",
+}
+
+
 def totals(found: list[Cost], count: int) -> dict[str, float]:
-    """us per request or step: left out what was preempted, more than dormant, and all of it."""
+    """us per request or step: without what is left out, more than dormant, and both of all."""
     ours = [cost for cost in found if cost.row not in probe.REPEATED]
     return {
         name: sum(cost.calls * getattr(cost, field) for cost in ours) / count / 1e3
-        for name, field in (("us", "mean_ns"), ("more_us", "more_ns"), ("all_us", "all_mean_ns"))
+        for name, field in TOTALS.items()
     }

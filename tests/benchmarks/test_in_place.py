@@ -253,6 +253,8 @@ def test_the_shims_cancel_in_what_is_more_than_dormant() -> None:
     for shim_ns in (0.0, 250.0):
         cost = in_place_costs.cost_of("row", [5000, 7000], shim_ns, [1000, 60_000], calls=8)
         assert cost.more_ns == 5000
+        assert cost.all_more_ns == 6000 - 30_500
+        assert cost.dormant_left_out == 0.5
         assert in_place_costs.totals([cost], 4)["more_us"] == 10
     without = in_place_costs.cost_of("row", [5000], 250.0)
     assert without.dormant_ns is None
@@ -262,7 +264,12 @@ def test_the_shims_cancel_in_what_is_more_than_dormant() -> None:
 def test_a_total_holds_no_record_of_the_benchmark_s_own() -> None:
     ours = in_place_costs.cost_of("row", [1000, 70_000], 0.0)
     own = in_place_costs.cost_of(in_place_probe.REPEATED[0], [9000], 0.0)
-    assert in_place_costs.totals([ours, own], 2) == {"us": 1, "more_us": 1, "all_us": 35.5}
+    assert in_place_costs.totals([ours, own], 2) == {
+        "us": 1,
+        "more_us": 1,
+        "all_us": 35.5,
+        "all_more_us": 35.5,
+    }
 
 
 def test_the_plugin_is_found_in_its_folder(tmp_path: Any) -> None:
