@@ -206,3 +206,38 @@ async def test_fastapi_refuses(recording: Any, fastapi_app: Any, body: bytes) ->
     assert (end.a, end.s) == (422, Ending.COMPLETE)
     assert received.t1 == 0, "the route's function was never entered"
     assert Kind.ROOT_PARAMS not in {r.kind for r in records}
+
+
+async def test_every_eighth_chunk_of_a_stream_is_timed_and_stands_for_the_rest(
+    recording: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000
+    monkeypatch.setattr(http, "clock", lambda: now)
+    passed_on: list[Any] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(18):
+            awaitable: Any = send(
+                {"type": "http.response.body", "body": b"12345", "more_body": True}
+            )
+            passed_on.append(getattr(awaitable, "__name__", ""))
+            await awaitable
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def slow(message: Any) -> None:
+        nonlocal now
+        # The chunks that are timed are the second, the tenth and the eighteenth.
+        now += {2: 10, 10: 20, 18: 30}.get(len(passed_on), 100)
+
+    client = Client(b"{}")
+    await application(app)(scope_of(), client.receive, slow)
+    records = recording.take()
+    stream = one(records, Kind.ROOT_STREAM)
+    assert (stream.b, stream.c) == (18 * 5, 19)
+    # Headers, first chunk and last message as they are, 17 chunks of 20 ns on average.
+    assert stream.a == 3 * 100 + 17 * (10 + 20 + 30) // 3
+    assert stream.t1 == one(records, Kind.ROOT_END).t0 == now
+    assert passed_on.count("codesign_timed_send") == 1 + 3
+    assert passed_on.count("slow") == 14, "nothing of ours around those"

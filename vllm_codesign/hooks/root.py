@@ -45,6 +45,8 @@ class Root:
     body_bytes = last_in = entered_at = 0
     headers_at = first_body_at = last_out = 0
     send_ns = first_send_ns = bytes_out = calls = status = 0
+    # Chunks in mid-stream; those that were timed, and how many more are passed on untimed.
+    chunks = timed_chunks = timed_ns = untimed = 0
     disconnected_at = taken_at = 0
     complete = ended = told = False
     body: Mapping[str, Any] | None = None
@@ -110,9 +112,9 @@ class Root:
                 key,
                 self.headers_at,
                 self.last_out,
-                self.send_ns,
+                self.send_ns + self.timed_ns * self.chunks // max(self.timed_chunks, 1),
                 self.bytes_out,
-                self.calls,
+                self.calls + self.chunks,
             )
         if self.complete:
             ending |= Ending.COMPLETE

@@ -91,6 +91,9 @@ def emit_payload(kind: int, key: int, s: int, c: int, payload: bytes) -> None:
 def emit_string(key: int, field: int, text: str) -> None:
     """A string in as many text records as it takes, at most MAX_STRING_BYTES of it."""
     raw = text.encode("utf-8", "replace")
+    if len(raw) <= L.TEXT_BYTES:
+        _emit_text(L.Kind.TEXT, key, field, 1, raw)
+        return
     if len(raw) > MAX_STRING_BYTES:
         # Between two characters: half of one would come back longer than it went in.
         raw = raw[:MAX_STRING_BYTES].decode("utf-8", "ignore").encode()

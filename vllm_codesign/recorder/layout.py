@@ -65,7 +65,8 @@ class Kind(IntEnum):
     """t0 max tokens (-1 none); t1 n; a temperature, b top_p (bits of a double; -1 none);
     s bit 0: stream"""
     ROOT_STREAM = 5
-    """t0 headers handed over; t1 last byte handed over; a time in send; b bytes; c calls"""
+    """t0 headers handed over; t1 last byte handed over (of a stream that was not completed: its
+    last chunk about to be); a time in send, every eighth chunk timed; b bytes; c calls"""
     ROOT_END = 6
     """t0 end; t1 first chunk of the body handed over (0: none); a status (0: none sent);
     b length of the first send; s ending (Ending)"""

@@ -1,0 +1,219 @@
+"""Names, units and meanings of every span, series and attribute, once.
+
+Where OpenTelemetry has a convention (`gen_ai.*`, `http.*`, `session.id`, `error.type`)
+its names are used; `tests/semconv/test_attributes.py` holds them against OpenTelemetry's own
+constants. Everything else is `codesign.*`. `docs/spans.md` is generated from this package.
+
+spans.py          the request's trace: its roots, and the list of its spans
+frontend_spans.py ... the spans of the API server
+engine_spans.py   ... the spans of EngineCore
+steps.py          the step trace
+series.py         sampled figures
+parts.py          what wall time is made of
+attributes.py     attributes that several of these share
+types.py          what a name is declared as
+service.py        under which names a trace is sent
+limits.py         how much of a string and of a span is kept
+
+This package is imported inside vLLM: standard library only. All of it is re-exported here;
+`X as X` is what mypy takes for that.
+"""
+
+# ruff: noqa: I001 - one import a room; sorted, each name would have an import of its own
+
+from vllm_codesign.semconv.limits import (
+    MAX_STRING_BYTES as MAX_STRING_BYTES,
+    MAX_EVENTS as MAX_EVENTS,
+)
+from vllm_codesign.semconv.service import (
+    Service as Service,
+    DEFAULT_SERVICE_NAME as DEFAULT_SERVICE_NAME,
+    SCOPE_NAME as SCOPE_NAME,
+)
+from vllm_codesign.semconv.types import (
+    Attribute as Attribute,
+    SpanKind as SpanKind,
+    Series as Series,
+)
+from vllm_codesign.semconv.attributes import (
+    HTTP_REQUEST_SIZE as HTTP_REQUEST_SIZE,
+    REQUEST_ID as REQUEST_ID,
+    REQUEST_INDEX as REQUEST_INDEX,
+    TOKENS as TOKENS,
+    RANK as RANK,
+    CALLS as CALLS,
+    BUSY as BUSY,
+    MONOTONIC as MONOTONIC,
+    ENGINE_PID as ENGINE_PID,
+)
+from vllm_codesign.semconv.parts import (
+    Part as Part,
+    HOST_PARTS as HOST_PARTS,
+    AVOIDABLE_PARTS as AVOIDABLE_PARTS,
+    IdleCause as IdleCause,
+    PART_TIMES as PART_TIMES,
+    HOST_EXPOSED as HOST_EXPOSED,
+    HOST_HIDDEN as HOST_HIDDEN,
+    BOTTLENECK as BOTTLENECK,
+)
+from vllm_codesign.semconv.frontend_spans import (
+    POOL_SIZE as POOL_SIZE,
+    POOL_AHEAD as POOL_AHEAD,
+    BATCH_SIZE as BATCH_SIZE,
+    BATCH_DURATION as BATCH_DURATION,
+    RECEIVE_BODY as RECEIVE_BODY,
+    DISPATCH_REGISTER as DISPATCH_REGISTER,
+    DISPATCH_CLIENT as DISPATCH_CLIENT,
+    DISPATCH_PROCESS as DISPATCH_PROCESS,
+    DISPATCH_SERIALIZE as DISPATCH_SERIALIZE,
+    DISPATCH_TRANSIT as DISPATCH_TRANSIT,
+    DISPATCH_PREPROCESS as DISPATCH_PREPROCESS,
+    DISPATCH_INPUT_QUEUE as DISPATCH_INPUT_QUEUE,
+    RETURN_TRANSIT as RETURN_TRANSIT,
+    RETURN_OUTPUT_QUEUE as RETURN_OUTPUT_QUEUE,
+    RETURN_PROCESS as RETURN_PROCESS,
+    RETURN_COUNT as RETURN_COUNT,
+    RETURN_TOTAL as RETURN_TOTAL,
+    FIRST_CALL as FIRST_CALL,
+    BODY_BYTES as BODY_BYTES,
+    STAGE as STAGE,
+    HTTP_RECEIVE as HTTP_RECEIVE,
+    TEMPLATE_WAIT as TEMPLATE_WAIT,
+    TEMPLATE_RENDER as TEMPLATE_RENDER,
+    TOKENIZE_WAIT as TOKENIZE_WAIT,
+    TOKENIZE_ENCODE as TOKENIZE_ENCODE,
+    FRONTEND_WAIT as FRONTEND_WAIT,
+    FRONTEND_RUN as FRONTEND_RUN,
+    ENGINE_DISPATCH as ENGINE_DISPATCH,
+    ENGINE_RETURN as ENGINE_RETURN,
+    DETOKENIZE as DETOKENIZE,
+    STREAM_SEND as STREAM_SEND,
+)
+from vllm_codesign.semconv.engine_spans import (
+    QueueReason as QueueReason,
+    QUEUE_REASON as QUEUE_REASON,
+    QUEUE_REASON_TIMES as QUEUE_REASON_TIMES,
+    TRIES as TRIES,
+    TRIES_DURATION as TRIES_DURATION,
+    STEP_FIRST as STEP_FIRST,
+    STEP_LAST as STEP_LAST,
+    STEP_COUNT as STEP_COUNT,
+    STEP_DEVICE as STEP_DEVICE,
+    KV_TOKENS_ASKED as KV_TOKENS_ASKED,
+    KV_TOKENS_HIT_HBM as KV_TOKENS_HIT_HBM,
+    KV_TOKENS_HIT_EXTERNAL as KV_TOKENS_HIT_EXTERNAL,
+    KV_BLOCKS as KV_BLOCKS,
+    KV_BLOCKS_EVICTED as KV_BLOCKS_EVICTED,
+    PREFILL_CHUNKS as PREFILL_CHUNKS,
+    PREFILL_COMPUTED as PREFILL_COMPUTED,
+    DECODE_STEPS as DECODE_STEPS,
+    DECODE_BATCH_MEAN as DECODE_BATCH_MEAN,
+    DECODE_ALLOCATE_CALLS as DECODE_ALLOCATE_CALLS,
+    DECODE_ALLOCATE_DURATION as DECODE_ALLOCATE_DURATION,
+    DECODE_BLOCKS as DECODE_BLOCKS,
+    DECODE_BLOCKS_EVICTED as DECODE_BLOCKS_EVICTED,
+    DECODE_ITL as DECODE_ITL,
+    PREEMPTIONS as PREEMPTIONS,
+    EVENT_PREEMPTED as EVENT_PREEMPTED,
+    EVENT_TOKENS_LOST as EVENT_TOKENS_LOST,
+    ENGINE_QUEUE as ENGINE_QUEUE,
+    KV_PREFIX_LOOKUP as KV_PREFIX_LOOKUP,
+    KV_ALLOCATE as KV_ALLOCATE,
+    PREFILL as PREFILL,
+    DECODE as DECODE,
+)
+from vllm_codesign.semconv.spans import (
+    Outcome as Outcome,
+    OPERATION_NAME as OPERATION_NAME,
+    PROVIDER_NAME as PROVIDER_NAME,
+    REQUEST_MODEL as REQUEST_MODEL,
+    REQUEST_MAX_TOKENS as REQUEST_MAX_TOKENS,
+    REQUEST_TEMPERATURE as REQUEST_TEMPERATURE,
+    REQUEST_TOP_P as REQUEST_TOP_P,
+    REQUEST_CHOICE_COUNT as REQUEST_CHOICE_COUNT,
+    RESPONSE_FINISH_REASONS as RESPONSE_FINISH_REASONS,
+    RESPONSE_TTFC as RESPONSE_TTFC,
+    USAGE_INPUT_TOKENS as USAGE_INPUT_TOKENS,
+    USAGE_OUTPUT_TOKENS as USAGE_OUTPUT_TOKENS,
+    USAGE_CACHE_READ as USAGE_CACHE_READ,
+    HTTP_METHOD as HTTP_METHOD,
+    HTTP_ROUTE as HTTP_ROUTE,
+    HTTP_STATUS as HTTP_STATUS,
+    SESSION_ID as SESSION_ID,
+    ERROR_TYPE as ERROR_TYPE,
+    OUTCOME as OUTCOME,
+    LEVEL as LEVEL,
+    STREAMING as STREAMING,
+    LOSSY as LOSSY,
+    LINK_REASON as LINK_REASON,
+    ENGINE_REQUEST as ENGINE_REQUEST,
+    SERVER as SERVER,
+    SPANS as SPANS,
+    SPAN_BY_NAME as SPAN_BY_NAME,
+)
+from vllm_codesign.semconv.steps import (
+    STEP_NUMBER as STEP_NUMBER,
+    STEP_TOKENS as STEP_TOKENS,
+    STEP_REQUESTS as STEP_REQUESTS,
+    STEP_MEMBERS_KNOWN as STEP_MEMBERS_KNOWN,
+    STEP_WAITING as STEP_WAITING,
+    STEP_RUNNING as STEP_RUNNING,
+    STEP_BLOCKED as STEP_BLOCKED,
+    STEP_BEFORE as STEP_BEFORE,
+    STEP_WAITED as STEP_WAITED,
+    STEP_PREEMPTED as STEP_PREEMPTED,
+    STEP_DRAFTED as STEP_DRAFTED,
+    STEP_ACCEPTED as STEP_ACCEPTED,
+    STEP_SKEW as STEP_SKEW,
+    STEP_PHASE as STEP_PHASE,
+    EXECUTE_END as EXECUTE_END,
+    DEVICE_START as DEVICE_START,
+    DEVICE_END as DEVICE_END,
+    DEVICE_FORWARD_START as DEVICE_FORWARD_START,
+    DEVICE_FORWARD_END as DEVICE_FORWARD_END,
+    DEVICE_DRAFT_START as DEVICE_DRAFT_START,
+    DEVICE_DRAFT_END as DEVICE_DRAFT_END,
+    DEVICE_SOURCE as DEVICE_SOURCE,
+    STEP as STEP,
+    STEP_LINK as STEP_LINK,
+    SCHEDULE as SCHEDULE,
+    STEP_ALLOCATE as STEP_ALLOCATE,
+    EXECUTE as EXECUTE,
+    WORKER_PREPARE as WORKER_PREPARE,
+    WORKER_FORWARD as WORKER_FORWARD,
+    WORKER_SAMPLE as WORKER_SAMPLE,
+    UPDATE as UPDATE,
+    STEP_SPANS as STEP_SPANS,
+)
+from vllm_codesign.semconv.series import (
+    PROCESS_PID as PROCESS_PID,
+    CONTEXT_SWITCH_TYPE as CONTEXT_SWITCH_TYPE,
+    THREAD_ID as THREAD_ID,
+    THREAD_NAME as THREAD_NAME,
+    HW_ID as HW_ID,
+    HW_NAME as HW_NAME,
+    HW_TYPE as HW_TYPE,
+    HW_VENDOR as HW_VENDOR,
+    HW_GPU_TASK as HW_GPU_TASK,
+    GPU_INDEX as GPU_INDEX,
+    PROCESS_ROLE as PROCESS_ROLE,
+    STATISTIC as STATISTIC,
+    GPU_UTILIZATION as GPU_UTILIZATION,
+    GPU_MEMORY_USAGE as GPU_MEMORY_USAGE,
+    GPU_MEMORY_LIMIT as GPU_MEMORY_LIMIT,
+    HW_POWER as HW_POWER,
+    HW_TEMPERATURE as HW_TEMPERATURE,
+    PROCESS_CPU as PROCESS_CPU,
+    PROCESS_RUN_QUEUE_WAIT as PROCESS_RUN_QUEUE_WAIT,
+    PROCESS_CONTEXT_SWITCHES as PROCESS_CONTEXT_SWITCHES,
+    THREAD_CPU as THREAD_CPU,
+    THREAD_RUN_QUEUE_WAIT as THREAD_RUN_QUEUE_WAIT,
+    THREAD_CONTEXT_SWITCHES as THREAD_CONTEXT_SWITCHES,
+    EVENT_LOOP_LAG as EVENT_LOOP_LAG,
+    GIL_CONTENTION as GIL_CONTENTION,
+    WORKER_BUSY as WORKER_BUSY,
+    WORKER_STEPS as WORKER_STEPS,
+    WORKER_TOKENS as WORKER_TOKENS,
+    EXPORTER_CPU_TIME as EXPORTER_CPU_TIME,
+    SERIES as SERIES,
+)

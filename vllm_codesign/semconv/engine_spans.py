@@ -1,0 +1,142 @@
+"""Spans of EngineCore for one request: queue, KV cache, prefill and decode."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from vllm_codesign.semconv.attributes import ENGINE_PID, PER_ENGINE_REQUEST, TOKENS
+from vllm_codesign.semconv.service import Service
+from vllm_codesign.semconv.types import Attribute, SpanKind
+
+
+class QueueReason(StrEnum):
+    """Why a request stayed in the scheduler's waiting queue."""
+
+    NO_FREE_BLOCKS = "no_free_blocks"
+    NO_SLOT = "no_slot"
+    TOKEN_BUDGET = "token_budget"
+    BEHIND_HEAD = "behind_head"
+    KV_LOAD = "kv_load"
+    KV_LOOKUP = "kv_lookup"
+    GRAMMAR = "grammar"
+    LORA_LIMIT = "lora_limit"
+    ENCODER_BUDGET = "encoder_budget"
+    PAUSED = "paused"
+    PREEMPTION = "preemption"
+    OTHER = "other"
+
+
+QUEUE_REASON = Attribute("codesign.queue.reason", "string", "The reason with the longest time.")
+QUEUE_REASON_TIMES = tuple(
+    Attribute(f"codesign.queue.{reason.value}_ns", "int", f"Time waiting: {reason.value}.", "ns")
+    for reason in QueueReason
+)
+TRIES = Attribute("codesign.tries", "int", "Calls until the request was admitted.")
+TRIES_DURATION = Attribute("codesign.tries.duration_ns", "int", "Time in all those calls.", "ns")
+STEP_FIRST = Attribute("codesign.steps.first", "int", "Number of the first step it was in.")
+STEP_LAST = Attribute("codesign.steps.last", "int", "Number of the last step it was in.")
+STEP_COUNT = Attribute("codesign.steps.count", "int", "Steps it was in.")
+STEP_DEVICE = Attribute(
+    "codesign.device.duration_ns",
+    "int",
+    "Time in which the device worked on those steps, any rank.",
+    "ns",
+)
+KV_TOKENS_ASKED = Attribute("codesign.kv.tokens.asked", "int", "Prompt tokens looked up.")
+KV_TOKENS_HIT_HBM = Attribute(
+    "codesign.kv.tokens.hit.hbm", "int", "Tokens found in the device's prefix cache."
+)
+KV_TOKENS_HIT_EXTERNAL = Attribute(
+    "codesign.kv.tokens.hit.external", "int", "Tokens found by the KV connector."
+)
+KV_BLOCKS = Attribute("codesign.kv.blocks", "int", "Blocks allocated.")
+KV_BLOCKS_EVICTED = Attribute(
+    "codesign.kv.blocks.evicted", "int", "Cached blocks that this allocation evicted."
+)
+PREFILL_CHUNKS = Attribute("codesign.prefill.chunks", "int", "Steps that computed prompt tokens.")
+PREFILL_COMPUTED = Attribute("codesign.prefill.tokens.computed", "int", "Prompt tokens computed.")
+DECODE_STEPS = Attribute(
+    "codesign.decode.steps",
+    "int",
+    "Engine steps from first to last token, those while it was preempted included.",
+)
+DECODE_BATCH_MEAN = Attribute(
+    "codesign.decode.batch.mean", "double", "Mean number of requests in those steps."
+)
+DECODE_ALLOCATE_CALLS = Attribute(
+    "codesign.decode.allocate.calls", "int", "Block allocations while decoding."
+)
+DECODE_ALLOCATE_DURATION = Attribute(
+    "codesign.decode.allocate.duration_ns", "int", "Time in them.", "ns"
+)
+DECODE_BLOCKS = Attribute("codesign.decode.kv.blocks", "int", "Blocks they got.")
+DECODE_BLOCKS_EVICTED = Attribute(
+    "codesign.decode.kv.blocks.evicted", "int", "Cached blocks that they evicted."
+)
+DECODE_ITL = Attribute(
+    "codesign.decode.itl_us", "int[]", "Time from each engine output to the next, in order.", "us"
+)
+PREEMPTIONS = Attribute("codesign.preemptions", "int", "Times the request was preempted.")
+
+EVENT_PREEMPTED = "codesign.preempted"
+EVENT_TOKENS_LOST = Attribute(
+    "codesign.tokens.lost", "int", "Computed tokens that a preemption threw away."
+)
+
+_STEPS = (ENGINE_PID, STEP_FIRST, STEP_LAST, STEP_COUNT, STEP_DEVICE)
+
+ENGINE_QUEUE = SpanKind(
+    "engine.queue",
+    Service.ENGINE,
+    "in the scheduler's waiting queue",
+    "entry of the `schedule()` call that admits it",
+    (*PER_ENGINE_REQUEST, ENGINE_PID, QUEUE_REASON, *QUEUE_REASON_TIMES),
+)
+KV_PREFIX_LOOKUP = SpanKind(
+    "kv.prefix_lookup",
+    Service.ENGINE,
+    "`get_computed_blocks()` of the step that admits it",
+    "its return",
+    (*PER_ENGINE_REQUEST, KV_TOKENS_ASKED, KV_TOKENS_HIT_HBM, TRIES, TRIES_DURATION),
+)
+KV_ALLOCATE = SpanKind(
+    "kv.allocate",
+    Service.ENGINE,
+    "`allocate_slots()` of the step that admits it",
+    "its return",
+    (*PER_ENGINE_REQUEST, KV_BLOCKS, KV_BLOCKS_EVICTED, TRIES, TRIES_DURATION),
+)
+PREFILL = SpanKind(
+    "prefill",
+    Service.ENGINE,
+    "entry of the `schedule()` call that admits it",
+    "first token: the time stamp on EngineCore's output",
+    (
+        *PER_ENGINE_REQUEST,
+        *_STEPS,
+        PREFILL_CHUNKS,
+        PREFILL_COMPUTED,
+        KV_TOKENS_HIT_HBM,
+        KV_TOKENS_HIT_EXTERNAL,
+        PREEMPTIONS,
+    ),
+)
+DECODE = SpanKind(
+    "decode",
+    Service.ENGINE,
+    "first token",
+    "last token: the time stamp on EngineCore's last output",
+    (
+        *PER_ENGINE_REQUEST,
+        *_STEPS,
+        TOKENS,
+        DECODE_STEPS,
+        DECODE_BATCH_MEAN,
+        DECODE_ITL,
+        DECODE_ALLOCATE_CALLS,
+        DECODE_ALLOCATE_DURATION,
+        DECODE_BLOCKS,
+        DECODE_BLOCKS_EVICTED,
+        PREEMPTIONS,
+    ),
+)
