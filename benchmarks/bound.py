@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from benchmarks.intervals import Interval
 from benchmarks.ring_counts import Tally
 
-UNRECORDED_CALLS = 3
+UNRECORDED_CALLS = 6
 """Hooked calls of a request in the API server that leave no record of their own: the first
-byte, process_inputs, AsyncLLM.add_request."""
+byte, process_inputs, AsyncLLM.add_request, and those whose record is written later: the message
+to the engine, the end of tokenization, the collector's end."""
 
 IN_ROOT = ("ROOT_BEGIN", "ROOT_PARENT", "ROOT_RECEIVED", "ROOT_PARAMS", "ROOT_STREAM", "ROOT_END")
 """Records that the costs `endpoint` (root and endpoint together) holds."""
 
-IN_OUTPUTS = ("REQ_OUT", "REQ_RETURN", "REQ_DETOKENIZE")
+IN_OUTPUTS = ("REQ_SEND", "REQ_OUT", "REQ_RETURN", "REQ_DETOKENIZE")
 """Records written within process_outputs, whose call is charged as a batch."""
+
+IN_BURST = ("RESUMED", "TAKEN")
+"""Records that the root writes with its others; the calls that noted them are charged alone."""
 
 IN_STEP = ("STEP", "STEP_STATE", "STEP_UPDATE")
 """Records that the costs `schedule` and `update` hold, which are those at level `step`."""
@@ -33,9 +37,9 @@ ENGINE_DECODES = 1
 ASSUMPTIONS = (
     "the root and its endpoint cost what they do around stand-ins, records, trace id and model "
     "name included; every other record that is no text is charged a hooked call of its own, but "
-    "those of the last output, which are written within process_outputs",
+    "those that are written in a burst: with the last output, and with the root's own",
     f"a request has {UNRECORDED_CALLS} further hooked calls in the API server that record "
-    "nothing, and its id as a string; inter-token times are charged by eight",
+    "nothing then, and its id as a string; inter-token times are charged by eight",
     "output batches in the API server are as many as steps; each has one decode and one "
     "process_outputs with a hooked call's cost, and each output in it one output's cost",
     "calls of the detokenizer, of send and of allocate_slots are those that the records count; "
@@ -97,7 +101,8 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
     kinds = tally.kinds["api_server"]
     in_root = sum(kinds[kind] for kind in IN_ROOT)
     in_outputs = sum(kinds[kind] for kind in IN_OUTPUTS)
-    others = tally.total("api_server") - tally.text("api_server") - in_root - in_outputs
+    in_burst = sum(kinds[kind] for kind in IN_BURST)
+    others = tally.total("api_server") - tally.text("api_server") - in_root - in_outputs - in_burst
     api = Bound(
         "api_server",
         "request",
@@ -106,6 +111,7 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
             Item("other hooked calls with record", per_request(others), cost["hooked_call"]),
             Item("hooked calls without record", UNRECORDED_CALLS, cost["counting_call"]),
             Item("records of the last output", per_request(in_outputs), cost["record"]),
+            Item("records in the root's bursts", per_request(in_burst), cost["record"]),
             Item("strings", 1, cost["string"]),
             Item("hashed ids", KEYS["api_server"], cost["key"]),
             Item("inter-token times", per_request(kinds["ITL"]), cost["intervals"] / 4),

@@ -10,7 +10,7 @@ from vllm_codesign.semconv import Attribute, SpanKind
 PAGE = Path(__file__).with_name("spans.md")
 
 _INTRODUCTION = f"""\
-<!-- Written by docs/generate_spans.py from vllm_codesign/semconv.py; `make docs`. -->
+<!-- Written by docs/generate_spans.py from vllm_codesign/semconv; `make docs`. -->
 # Spans and attributes
 
 One trace for each HTTP request. Its root is the SERVER span, the others are its children.

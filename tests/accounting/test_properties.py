@@ -21,7 +21,7 @@ SINKS = {Part.UNATTRIBUTED.value, Part.GAP_OTHER.value}
 Serving = tuple[RequestTrace, list[Step]]
 
 lengths = st.integers(0, 60)
-REASONS = ("", "", "no_free_blocks", "no_slot")
+REASONS = ("", "", "no_free_blocks", "no_slot", "preemption")
 
 
 class _Core:

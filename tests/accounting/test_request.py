@@ -9,6 +9,7 @@ import pytest
 from tests.accounting.cases import ENGINE, ROOT, STEP_NS, in_engine, member, span, step, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import account, bottleneck, exposed_ns, timelines
+from vllm_codesign.model.trace import SpanEvent
 
 
 def test_a_request_alone_in_two_steps_gives_every_part_its_length():
@@ -101,9 +102,19 @@ def test_a_preempted_request_waits_for_blocks_as_one_in_the_queue_does(reason: s
         step(3, 1000 + 2 * STEP_NS, members=others, blocked_by=reason),
         step(4, 1000 + 3 * STEP_NS, members=others),
     ]
-    request = trace(1000, steps[2].end_ns, in_engine(S.DECODE.name, 1000, steps[2].end_ns))
+    decode = in_engine(S.DECODE.name, 1000, steps[2].end_ns)
+    preempted = SpanEvent(S.EVENT_PREEMPTED, decode.start_ns + STEP_NS + 5, {})
+    request = trace(1000, steps[2].end_ns, replace(decode, events=(preempted,)))
     parts = account(request, timelines(steps)).parts
     assert parts["device.decode"] == 60
+    # A live timeline ends with the step before the one that comes after the request.
+    assert account(request, timelines(steps[:3])).parts == parts
+    # Without the event nobody knows why it is in no step; and nothing else changes.
+    lost = account(trace(1000, steps[2].end_ns, decode), timelines(steps)).parts
+    moved = lost.get("device.gap.other", 0)
+    assert lost["queue.capacity"] + moved == parts["queue.capacity"]
+    assert lost.get("queue.host") == parts.get("queue.host")
+    assert (moved > 0) == (part == "capacity")
     idle = 2 * (STEP_NS - 60)
     found = {"capacity": parts["queue.capacity"], "host": parts.get("queue.host", 0)}
     if part == "capacity":

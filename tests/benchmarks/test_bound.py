@@ -65,17 +65,17 @@ def test_bound_is_counts_times_costs():
         step_ns=[20_000_000] * 39,
     )
     tally.kinds["api_server"].update(
-        {"ROOT_END": 10, "REQ_OUT": 20, "REQ": 60, "TEXT": 50, "ITL": 40}
+        {"ROOT_END": 10, "REQ_OUT": 20, "REQ": 60, "TEXT": 50, "ITL": 40, "TAKEN": 10}
     )
     tally.kinds["engine_core"].update(
         {"ENG_QUEUED": 40, "STEP": 40, "STEP_STATE": 40, "STEP_UPDATE": 40}
     )
     tally.kinds["worker"].update({"WORKER_EXECUTE": 40, "WORKER_SAMPLE": 40})
     api, engine, worker = bounds(tally, ns, api_cpu_us=5000.0)
-    # root 1, calls 6 and 3, last output 2, string, key, times, batches 8, outputs 32, calls 32,
-    # sends 34
-    assert api.us == pytest.approx(121)
-    assert api.share == pytest.approx(121 / 5000)
+    # root 1, calls 6 and 6, last output 2, burst 1, string, key, times, batches 8, outputs 32,
+    # calls 32, sends 34
+    assert api.us == pytest.approx(125)
+    assert api.share == pytest.approx(125 / 5000)
     # records 1, schedule 1, update 1, allocate 8, blocks 8, keys 0.5, decoded 0.25
     assert engine.us == pytest.approx(19.75)
     assert engine.share == pytest.approx(19.75 / 20_000)

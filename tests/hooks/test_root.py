@@ -6,8 +6,9 @@ import warnings
 from typing import Any
 
 import pydantic
+import pytest
 
-from vllm_codesign.hooks import http
+from vllm_codesign.hooks import http, wrap
 from vllm_codesign.hooks.frontend_state import CURRENT
 from vllm_codesign.hooks.root import Root
 from vllm_codesign.recorder.layout import Ending, Kind
@@ -34,13 +35,14 @@ def test_each_fact_is_told_once_and_the_rest_at_the_end(recording: Any) -> None:
     root.tell()
     told = recording.take()
     assert [r.kind for r in told] == [
+        Kind.RESUMED,
+        Kind.RESUMED,
         Kind.ROOT_RECEIVED,
         Kind.ROOT_PARAMS,
         Kind.TEXT,
-        Kind.RESUMED,
-        Kind.RESUMED,
     ]
-    assert (told[0].t0, told[0].t1, told[0].a, told[1].t0) == (60, 70, 9, 3)
+    assert [(r.t0, r.t1) for r in told[:3]] == [(80, 90), (100, 110), (60, 70)]
+    assert (told[2].a, told[3].t0) == (9, 3)
     root.tell()
     assert recording.take() == []
     root.taken_at, root.headers_at, root.last_out, root.complete = 120, 95, 130, True
@@ -78,3 +80,27 @@ def test_reading_a_deprecated_field_warns_nobody(recording: Any) -> None:
         root = at_the_endpoint(body)
         root.tell()
     assert next(r.t0 for r in recording.take() if r.kind == Kind.ROOT_PARAMS) == 3
+
+
+def test_whatever_cannot_be_told_the_request_ends(
+    recording: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root without its end would be kept, and with it every step since it began."""
+    monkeypatch.setattr(wrap, "_strict", False)
+    root = at_the_endpoint(Body(model="m"))
+    root.body = {"model": "m", "temperature": 10**400, "top_p": 0.5, "stream": Unspeakable()}
+    root.tell_end(200, 0)
+    assert [r.kind for r in recording.take()] == [Kind.ROOT_RECEIVED, Kind.ROOT_END]
+    assert root.ended
+
+
+class Unspeakable:
+    def __bool__(self) -> bool:
+        raise RuntimeError("mine")
+
+
+def test_a_number_that_no_double_holds_is_none(recording: Any) -> None:
+    root = at_the_endpoint(Body(model="m"))
+    root.body = {"model": "m", "temperature": 10**400}
+    root.tell()
+    assert next(r.a for r in recording.take() if r.kind == Kind.ROOT_PARAMS) == -1

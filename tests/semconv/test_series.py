@@ -28,7 +28,9 @@ def test_series_of_hardware_are_opentelemetrys() -> None:
 
 
 def test_every_series_is_listed_once() -> None:
-    defined = [value for value in vars(semconv.series).values() if isinstance(value, semconv.Series)]
+    defined = [
+        value for value in vars(semconv.series).values() if isinstance(value, semconv.Series)
+    ]
     assert defined == list(semconv.SERIES)
     assert len({series.name for series in defined}) == len(defined)
     assert all(series.unit and series.brief for series in defined)

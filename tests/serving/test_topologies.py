@@ -59,11 +59,6 @@ TOPOLOGIES = {
         _TWO_RANKS,
         {"api_server": 2, "engine_core": 2, "worker": 2},
     ),
-    "two pipeline stages": Topology(
-        ("--pipeline-parallel-size", "2"),
-        _TWO_RANKS,
-        {"api_server": 1, "engine_core": 1, "worker": 2},
-    ),
 }
 
 

@@ -40,3 +40,20 @@ def length(a: list[Stretch]) -> int:
 def without(a: list[Stretch], b: list[Stretch]) -> int:
     """How long is in one union and not in the other."""
     return length(a) - length(both(a, b))
+
+
+def minus(a: list[Stretch], b: list[Stretch]) -> list[Stretch]:
+    """Instants that are in the first of two unions and not in the second."""
+    found = []
+    for start, end in a:
+        left = start
+        for taken_from, taken_to in b:
+            if taken_from >= end:
+                break
+            if taken_to > left:
+                if taken_from > left:
+                    found.append((left, taken_from))
+                left = taken_to
+        if left < end:
+            found.append((left, end))
+    return found

@@ -188,7 +188,7 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
         pieces.total(busy),
         {cause.value: int(lengths[rank[cause]]) for cause in labels if lengths[rank[cause]]},
         pieces.total(busy & host),
-        len(view.roles),
+        view.steps,
         _strip(pieces, busy, label, [cause.value for cause in labels]) if strip else (),
     )
 

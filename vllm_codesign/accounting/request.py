@@ -3,13 +3,13 @@
 At each instant the first part of `semconv.Part` that applies has it. What applies is read
 off the request's spans (which say when it was queued, running, tokenized, ...) and off the
 timelines of the engines that served it (which say what device and host did just then). Each
-of these is a fact about an instant; `_decide` says what a set of facts means.
+of these is a fact about an instant; `decide` says what a set of facts means.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum, auto
 
 import numpy as np
@@ -44,6 +44,7 @@ class Fact(IntEnum):
     # Of one engine
     WAITING = auto()
     RUNNING = auto()
+    PREEMPTED = auto()
     FULL = auto()
     UNSEEN = auto()
     DEVICE_PREFILL = auto()
@@ -71,6 +72,7 @@ class Fact(IntEnum):
 # As plain numbers, since an array of an enumeration's members is slow to make.
 _WORKED, _WAITED = int(Fact.FRONTEND_CPU), int(Fact.FRONTEND_WAIT)
 _TRAVELLED = int(Fact.IPC)
+_AWAY = int(Fact.PREEMPTED)
 _SIMPLE = {
     S.TEMPLATE_WAIT.name: _WAITED,
     S.TEMPLATE_RENDER.name: _WORKED,
@@ -160,9 +162,12 @@ def _idle(facts: frozenset[Fact], running: bool) -> Part | None:
         if mine and running:
             return _GAPS[cause]
         if mine or Fact(Fact.OTHERS_PREPARE + number) in facts:
-            # Waiting for blocks is not the host's doing, whatever the host does meanwhile. One
-            # that was admitted and is in no step was preempted, and waits for them again.
-            return Part.QUEUE_CAPACITY if Fact.FULL in facts else Part.QUEUE_HOST
+            if Fact.FULL not in facts:
+                return Part.QUEUE_HOST
+            # Waiting for blocks is not the host's doing, whatever the host does meanwhile. Who
+            # runs and is not known to have been preempted waits for nobody knows what.
+            waits = not running or Fact.PREEMPTED in facts
+            return Part.QUEUE_CAPACITY if waits else Part.GAP_OTHER
         if Fact(Fact.UNKNOWN_PREPARE + number) in facts:
             break
     if running:
@@ -217,9 +222,11 @@ def account(
     if not isinstance(start, int):
         raise ValueError(f"span {root.span_id:016x} lacks {S.MONOTONIC.key}")
     end = start + (root.duration_ns if until_ns is None else min(root.duration_ns, until_ns))
-    common, served = _of_spans(trace, start - root.start_ns)
+    common, served, preempted = _of_spans(trace, start - root.start_ns)
     views = [
-        _of_engine(engines[pid], start, end, root.span_id) if pid in engines else _NOTHING
+        _of_engine(engines[pid], start, end, root.span_id, preempted.get(pid, ()))
+        if pid in engines
+        else _NOTHING
         for pid in served
     ]
     if len(views) <= 1:
@@ -289,23 +296,38 @@ def exposed_ns(accounting: Accounting) -> int:
     return sum(ns for part, ns in accounting.parts.items() if Part(part) in S.HOST_PARTS)
 
 
-def _of_engine(timeline: Timeline, start: int, end: int, span_id: int) -> Times:
-    """What the engine did in the window, as facts about the request under this root."""
+def _of_engine(
+    timeline: Timeline, start: int, end: int, span_id: int, preempted: Sequence[int]
+) -> Times:
+    """What the engine did in the window, as facts about the request under this root.
+
+    `preempted`: when it was.
+    """
     view = timeline.view(start, end)
     if not len(view.what):
         return _NOTHING
+    roles = timeline.roles(view, (span_id,))
     rows = np.empty((3, len(view.what)), dtype=np.int64)
     rows[0], rows[1] = view.starts, view.ends
-    rows[2] = _FACT_OF[view.what, timeline.roles(view, (span_id,))[view.step]]
-    return rows
+    rows[2] = _FACT_OF[view.what, roles[view.step]]
+    if not preempted:
+        return rows
+    # Until the next step that it is in; to the end where it never came back.
+    back = [*view.planned[roles >= PREFILL].tolist(), end]
+    waits = table((at, next(b for b in back if b >= min(at, end)), _AWAY) for at in preempted)
+    return np.concatenate([rows, waits], axis=1)
 
 
-def _of_spans(trace: RequestTrace, shift: int) -> tuple[Rows, dict[int, Rows]]:
-    """Facts from the request's spans: its own, and by engine when it was there."""
+def _of_spans(
+    trace: RequestTrace, shift: int
+) -> tuple[Rows, dict[int, Rows], dict[int, list[int]]]:
+    """Facts from the request's spans: its own, and by engine when it was there, and when it was
+    preempted."""
     # A timeline without steps, where none were recorded: its time stays unexplained.
     stepwise = trace.root.attributes.get(S.LEVEL.key, "step") == "step"
     common: Rows = []
     served: dict[int, Rows] = {}
+    preempted: dict[int, list[int]] = {}
     for span in trace.children:
         name, start, end = span.name, span.start_ns + shift, span.end_ns + shift
         if (fact := _SIMPLE.get(name)) is not None:
@@ -314,12 +336,15 @@ def _of_spans(trace: RequestTrace, shift: int) -> tuple[Rows, dict[int, Rows]]:
             pid = span.attributes.get(S.ENGINE_PID.key)
             if stepwise and isinstance(pid, int):
                 served.setdefault(pid, []).append((start, end, facts[0]))
+                for event in span.events:
+                    if event.name == S.EVENT_PREEMPTED:
+                        preempted.setdefault(pid, []).append(event.time_ns + shift)
             else:
                 common.append((start, end, facts[1]))
         elif (compose := _COMPOSED.get(name)) is not None:
             common += compose(span, start, end)
         # Nothing of aggregates over the stream.
-    return common, served
+    return common, served, preempted
 
 
 def _receive(span: Span, start: int, end: int) -> Rows:

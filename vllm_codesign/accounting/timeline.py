@@ -52,9 +52,12 @@ UNKNOWN, OTHER, PREFILL, DECODE = 0, 1, 2, 3
 """What a step is to a request: its members were not recorded; without it; with it."""
 
 
+_TIMES_END = 1 << 62
+"""Beyond what a monotonic clock says in a century."""
+
 # Columns of a timeline's steps; `_REACH` is the latest end of anything up to and including one,
 # `_ROLE` what it is to a request that is not among its members.
-_BEGIN, _REACH, _FIRST_ROW, _ROLE, _NUMBER, _DEVICE_NS = range(6)
+_BEGIN, _REACH, _FIRST_ROW, _ROLE, _NUMBER, _DEVICE_NS, _PLANNED = range(7)
 # Columns of its rows.
 _START, _END, _WHAT, _STEP = range(4)
 
@@ -80,7 +83,7 @@ class Timeline:
     def __init__(self, engine: int) -> None:
         self.engine = engine
         self._dropped_steps = self._dropped_rows = 0
-        self._steps, self._rows = Columns(6), Columns(4)
+        self._steps, self._rows = Columns(7), Columns(4)
         self._last_begin = self._last_reach = 0
         self._members: dict[str, tuple[list[int], list[int]]] = {}
         self._requests: dict[int, set[str]] = {}
@@ -98,16 +101,20 @@ class Timeline:
         if self._full_since:
             begin = min(begin, self._full_since)
         reach = max(step.end_ns, self._last_reach)
-        append = self._rows.append
+        rows = []
         for what, (start, end) in _rows(step, self._full_since):
             if end > start:
-                append((start, end, what, index))
+                rows.append((start, end, what, index))
                 if start < begin:
                     begin = start
                 if end > reach:
                     reach = end
+        if not -_TIMES_END < begin <= reach < _TIMES_END:
+            raise ValueError(f"step {step.number} of engine {step.engine} has no such times")
         self._last_begin = max(begin, self._last_begin) if index > self._dropped_steps else begin
         self._last_reach = reach
+        for row in rows:
+            self._rows.append(row)
         self._steps.append(
             (
                 self._last_begin,
@@ -116,6 +123,7 @@ class Timeline:
                 UNKNOWN if step.members is None else OTHER,
                 step.number,
                 _union_ns(step),
+                step.schedule[0],
             )
         )
         members = self._members
@@ -137,18 +145,30 @@ class Timeline:
     def view(self, start: int, end: int) -> View:
         """Everything that overlaps [start, end)."""
         low, high = self._slice(start, end)
-        firsts = self._steps[_FIRST_ROW]
-        from_row = int(firsts[low]) - self._dropped_rows if low < len(firsts) else len(self._rows)
-        to_row = int(firsts[high]) - self._dropped_rows if high < len(firsts) else len(self._rows)
-        rows = slice(from_row, to_row)
+        rows = slice(self._row_of(low), self._row_of(high))
+        starts, ends, what, step = (self._rows[column][rows] for column in range(4))
+        if 0 < self._full_since < end and high == len(self):
+            # The last step found no blocks, and the next one is not here yet.
+            more = (self._full_since, end, _FULL, self._dropped_steps + high - 1)
+            starts, ends, what, step = (
+                np.append(column, value)
+                for column, value in zip((starts, ends, what, step), more, strict=True)
+            )
         return View(
-            self._rows[_START][rows],
-            self._rows[_END][rows],
-            self._rows[_WHAT][rows],
-            self._rows[_STEP][rows] - (self._dropped_steps + low),
+            starts,
+            ends,
+            what,
+            step - (self._dropped_steps + low),
             self._steps[_ROLE][low:high],
+            self._steps[_PLANNED][low:high],
             self._dropped_steps + low,
         )
+
+    def _row_of(self, position: int) -> int:
+        """Position of the first row of the step at `position`, or the end."""
+        if position == len(self):
+            return len(self._rows)
+        return int(self._steps[_FIRST_ROW][position]) - self._dropped_rows
 
     def roles(self, view: View, span_ids: Iterable[int]) -> Times:
         """For each step of the view: what it is to the requests under these roots."""
@@ -158,8 +178,8 @@ class Timeline:
             steps, theirs = self._members[request_id]
             index = np.array(steps, dtype=np.int64) - view.first
             role = np.array(theirs, dtype=np.int64)
-            if steps[0] < view.first or steps[-1] >= view.first + len(roles):
-                inside = (index >= 0) & (index < len(roles))
+            if steps[0] < view.first or steps[-1] >= view.first + view.steps:
+                inside = (index >= 0) & (index < view.steps)
                 index, role = index[inside], role[inside]
             if taken:
                 # Several engine requests of one root in a step: prefill counts before decode.
@@ -191,9 +211,7 @@ class Timeline:
         over = int(self._steps[_REACH].searchsorted(before_ns, side="left"))
         if over < max(1024, len(self) // 2):
             return
-        first_rows = self._steps[_FIRST_ROW]
-        kept_from = int(first_rows[over]) if over < len(first_rows) else None
-        rows = len(self._rows) if kept_from is None else kept_from - self._dropped_rows
+        rows = self._row_of(over)
         self._steps.drop(over)
         self._rows.drop(rows)
         self._dropped_steps += over
@@ -209,7 +227,8 @@ class View:
     """The rows of a timeline that overlap a window.
 
     `step` counts from the window's first step, which is the timeline's `first`; `roles` says of
-    each step what it is to a request that is not among its members.
+    each step what it is to a request that is not among its members, `planned` when its
+    `schedule()` was entered.
     """
 
     starts: Times
@@ -217,7 +236,12 @@ class View:
     what: Times
     step: Times
     roles: Times
+    planned: Times
     first: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.roles)
 
 
 def _rows(step: Step, full_since: int) -> Iterator[tuple[int, Stretch]]:

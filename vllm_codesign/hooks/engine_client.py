@@ -87,7 +87,8 @@ def _registered(
 def _sent(t0: int, t1: int, _result: Any, request: Any) -> None:
     """Encoded and handed to the socket. Aborts are lists and utilities tuples: not ours."""
     state = REQUESTS.get(getattr(request, "request_id", None))  # type: ignore[arg-type]
-    if state is not None:
+    # Further chunks of a streaming input are sent later.
+    if state is not None and state.sent is None:
         state.sent = t0, t1
 
 

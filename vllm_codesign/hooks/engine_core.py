@@ -125,6 +125,7 @@ def _first_tokens(result: Any) -> None:
 
 def _preempted(t0: int, request: Any) -> None:
     ENGINE.preempted_in_step += 1
+    ENGINE.preempted_at = t0
     state = ENGINE.requests.get(request.request_id)
     if state is not None:
         state.preemptions += 1
@@ -169,8 +170,7 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             ENGINE.allocation_ns += took
             ENGINE.allocated_from = ENGINE.allocated_from or t0
             ENGINE.allocated_to = t1
-            # Of one that waits, for the first time or again: a running one that gets none
-            # leads to a preemption, which says more.
+            # Whoever it was: where it led to a preemption, `queue_reasons` tells that first.
             if blocks is None:
                 ENGINE.allocation_failed = True
             state = ENGINE.requests.get(get_request(args, kwargs).request_id)

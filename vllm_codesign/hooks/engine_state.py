@@ -130,6 +130,7 @@ class Engine:
         "evicted",
         "head",
         "numbers",
+        "preempted_at",
         "preempted_in_step",
         "prefilling",
         "requests",
@@ -163,7 +164,7 @@ class Engine:
     def begin_step(self) -> None:
         """What is counted within one `schedule()`."""
         self.allocation_failed = False
-        self.preempted_in_step = 0
+        self.preempted_in_step = self.preempted_at = 0
         self.allocated_from = self.allocated_to = self.allocation_ns = self.allocations = 0
 
     def forget(self, request_id: str) -> Scheduled | None:

@@ -107,7 +107,7 @@ def _begin(scope: MutableMapping[str, Any]) -> Root | None:
         return None  # an application mounted in another: the outer one has it
     now = clock()
     root = Root()
-    # Where a name comes twice the last one counts.
+    # Where a name comes twice, against the specification, the last one counts.
     headers = dict(scope["headers"])
     if (traceparent := headers.get(b"traceparent")) is not None:
         root.adopt(traceparent)
@@ -234,7 +234,7 @@ def _on_endpoint(t0: int, values: dict[str, Any]) -> None:
     if root is None or root.entered_at:
         return
     root.entered_at = t0
-    root.body = next((f for v in values.values() if "model" in (f := _fields(v))), _NO_FIELDS)
+    root.body = next((f for v in values.values() if "model" in (f := _fields(v))), None)
 
 
 def _fields(value: Any) -> Mapping[str, Any]:

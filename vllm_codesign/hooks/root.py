@@ -3,7 +3,8 @@
 Records are written in bursts (when it begins, when its first engine request is registered, when
 it ends), not where each fact turns up: between two hooks the event loop runs thousands of other
 lines, and the first record after them costs several times as much as the ones behind it
-(`benchmarks/in_place.py`).
+(`benchmarks/in_place.py`). What a killed API server had not told yet is lost: of a request that
+was still in the frontend its body, parameters and model; of one in the engine when it was sent.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_codesign import settings
+from vllm_codesign.hooks.wrap import swallow
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import Ending, Field, Kind
 
@@ -35,8 +37,8 @@ os.register_at_fork(after_in_child=_random.seed)
 class Root:
     """One HTTP request that generates.
 
-    What most requests never change stands on the class: a request is made in the event loop,
-    where every line of ours runs with cold caches.
+    Values to begin with stand on the class, so that making one stores two attributes and not
+    thirty.
     """
 
     trace_id = parent_id = 0
@@ -50,7 +52,7 @@ class Root:
     disconnected_at = taken_at = 0
     complete = ended = told = False
     body: Mapping[str, Any] | None = None
-    """The fields of the parsed body, until they are told; empty where it has none we know."""
+    """The fields of the parsed body, until they are told."""
     resumed: list[tuple[int, int]] | None = None
     """When its prompts were encoded (begin, end), until that is told."""
 
@@ -86,21 +88,23 @@ class Root:
     def tell(self) -> None:
         """Write down what is known by now and was not told yet."""
         emit, key = active.emit, self.key
-        fields = self.body
-        if fields is not None:
-            self.body = None
+        resumed, self.resumed = self.resumed, None
+        for begun, encoded in resumed or ():
+            emit(Kind.RESUMED, key, begun, encoded)
+        if self.entered_at and not self.told:
             self.told = True
             emit(Kind.ROOT_RECEIVED, key, self.last_in, self.entered_at, self.body_bytes)
+            fields, self.body = self.body, None
             if fields:
                 _tell_parameters(key, fields)
-        if self.resumed is not None:
-            for begun, encoded in self.resumed:
-                emit(Kind.RESUMED, key, begun, encoded)
-            self.resumed = None
 
     def tell_end(self, end: int, ending: int) -> None:
         """The response is over, at `end`: all that is left."""
-        self.tell()
+        self.ended = True
+        try:
+            self.tell()
+        except Exception:  # noqa: BLE001  # whatever it was, the request has ended
+            swallow()
         emit, key = active.emit, self.key
         if not self.told:
             emit(Kind.ROOT_RECEIVED, key, self.last_in, 0, self.body_bytes)
@@ -130,7 +134,6 @@ class Root:
             0,
             ending,
         )
-        self.ended = True
 
 
 def _tell_parameters(key: int, fields: Mapping[str, Any]) -> None:
@@ -168,5 +171,8 @@ def _bits(value: Any) -> int:
     """The bits of a double as a signed integer; -1 (a NaN) for none."""
     if not isinstance(value, int | float):
         return -1
-    bits: int = _Q.unpack(_DOUBLE.pack(value))[0]
+    try:
+        bits: int = _Q.unpack(_DOUBLE.pack(value))[0]
+    except (OverflowError, struct.error):  # an integer that no double holds
+        return -1
     return bits

@@ -45,6 +45,7 @@ from vllm_codesign.semconv.attributes import (
     BUSY as BUSY,
     MONOTONIC as MONOTONIC,
     ENGINE_PID as ENGINE_PID,
+    PER_ENGINE_REQUEST as PER_ENGINE_REQUEST,
 )
 from vllm_codesign.semconv.parts import (
     Part as Part,

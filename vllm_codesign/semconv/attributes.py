@@ -28,3 +28,4 @@ MONOTONIC = Attribute(
 ENGINE_PID = Attribute("codesign.engine.pid", "int", "Process id of the EngineCore.")
 
 PER_ENGINE_REQUEST = (REQUEST_ID, REQUEST_INDEX)
+"""Which request of the engine it is: on every span that comes once for each."""
