@@ -229,6 +229,7 @@ def test_the_same_schedule_is_hidden_behind_a_longer_forward(tmp_path: Path) -> 
         for cause, ns in hand.gaps.items():
             assert parts.get(f"device.gap.{cause}", 0) == ns, cause
         assert parts.get(Part.QUEUE_CAPACITY.value, 0) == hand.capacity
+        assert parts.get(Part.QUEUE_HOST.value, 0) == hand.host
     # The device covers schedule() from when it has begun on the step before: what it does not
     # cover is the worker's preparing that step, and a plan with no step to hide behind.
     unhidden = sum(row.exposed for row in rows if row.in_flight)

@@ -23,11 +23,15 @@ class ByHand:
     """Nanoseconds of one request."""
 
     gaps: dict[str, int]
-    """It runs, the device is idle, the host works for it: by the first cause that applies."""
+    """It runs, the device is idle, the host works for it: by the first cause that applies.
+    `other` where none does, or one does for others while blocks lack and it was not preempted."""
     in_queue: int
     """Of `capacity`: in its `engine.queue`, while the device worked or blocks lacked."""
     again: int
-    """Of `capacity`: admitted, and in no step of those that the device or host worked on."""
+    """Of `capacity`: admitted, and the device worked for others only, or preempted and blocks
+    lacked."""
+    host: int
+    """Of `queue.host`."""
     hidden: int
     """The host worked for it while its device did."""
     waited: int
@@ -108,6 +112,20 @@ def _frontend(trace: RequestTrace) -> list[Stretch]:
     return union(found)
 
 
+def _preempted(trace: RequestTrace, ours: Sequence[Step]) -> list[Stretch]:
+    """From each preemption to the next `schedule()` of a step with the request in it."""
+    end = monotonic(trace, trace.root)[1]
+    shift = end - trace.root.end_ns
+    found = []
+    for event in (e for span in trace.children for e in span.events):
+        if event.name == S.EVENT_PREEMPTED:
+            at = event.time_ns + shift
+            found.append(
+                (at, min((s.schedule[0] for s in ours if s.schedule[0] >= at), default=end))
+            )
+    return union(found)
+
+
 def by_hand(trace: RequestTrace, steps: Sequence[Step]) -> ByHand:
     """The request's figures; `steps` are all of its engine's, in order."""
     window = [monotonic(trace, trace.root)]
@@ -128,18 +146,26 @@ def by_hand(trace: RequestTrace, steps: Sequence[Step]) -> ByHand:
     running = spans(S.PREFILL.name, S.DECODE.name)
     own, busy, full = device_of(ours), device_of(near), without_blocks(near)
     mine, theirs = _host(ours), _host(others)
+    away = both(_preempted(trace, ours), full)
     again = length(both(running, minus(busy, own)))
-    gaps = {}
+    gaps, other, host = {}, 0, 0
     idle = minus(running, busy)
     for cause in CAUSES:
         gaps[cause] = length(both(idle, mine[cause]))
-        again += length(both(minus(both(idle, theirs[cause]), mine[cause]), full))
+        foreign = minus(both(idle, theirs[cause]), mine[cause])
+        again += length(both(foreign, away))
+        other += length(minus(both(foreign, full), away))
+        host += length(minus(foreign, full))
         idle = minus(minus(idle, mine[cause]), theirs[cause])
+    gaps["other"] = other + length(idle)
+    done = union(i for kind in (mine, theirs) for found in kind.values() for i in found)
+    host += length(both(minus(minus(queue, busy), full), done))
     work = union(i for cause in CAUSES if cause != "ipc" for i in mine[cause])
     return ByHand(
         gaps=gaps,
         in_queue=length(both(queue, union([*busy, *full]))),
         again=again,
+        host=host,
         hidden=length(both(both(own, window), union([*work, *_frontend(trace)]))),
         waited=length(queue),
     )
