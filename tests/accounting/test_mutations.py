@@ -42,8 +42,20 @@ MUTATIONS = (
     Mutation(
         "lacking blocks is not the host's doing",
         "request",
-        "return Part.QUEUE_CAPACITY if Fact.FULL in facts else Part.QUEUE_HOST",
-        "return Part.QUEUE_HOST",
+        "            if Fact.FULL not in facts:",
+        "            if True:",
+    ),
+    Mutation(
+        "who runs waits for blocks only where it was preempted",
+        "request",
+        "waits = not running or Fact.PREEMPTED in facts",
+        "waits = True",
+    ),
+    Mutation(
+        "a preempted request waits until the next step that it is in",
+        "request",
+        "next(b for b in back if b >= min(at, end))",
+        "end",
     ),
     Mutation(
         "without a worker's records nobody knows that the device was idle",
