@@ -15,6 +15,7 @@ import pytest
 from vllm_codesign import settings
 from vllm_codesign.exporter.serve import Exporter
 from vllm_codesign.recorder.layout import Ending, Kind
+from vllm_codesign.recorder.reader import Record
 from vllm_codesign.recorder.ring import Ring
 from vllm_codesign.recorder.session import Session, create
 from vllm_codesign.store.capture import RunInfo, latest
@@ -181,6 +182,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from vllm_codesign.recorder.layout import Kind
+from vllm_codesign.recorder.reader import Record
 from vllm_codesign.recorder.ring import Ring
 ring = Ring(Path(sys.argv[1]) / "process-2.ring", 1 << 16)
 now = time.monotonic_ns()
@@ -278,3 +280,50 @@ def test_repeated_kills_go_on_in_one_capture(
         time.sleep(0.1)
     assert run.counters["exporter_starts"] == 4
     assert len(list(store.iterdir())) == 1
+
+
+def test_killed_in_mid_round_what_it_had_read_counts_as_lost(
+    session: Session, tmp_path: Path
+) -> None:
+    """A round is read in batches of 1,024; those behind the one at hand are not seen again."""
+    ring = Ring(session.folder / "process-1.ring", 1 << 18)
+    first = exporter(session, tmp_path / "store")
+    for key in range(1, 1501):
+        begin(ring, key)
+    take, taken = first.assembler.take, 0
+
+    def take_some(pid: int, record: Record) -> None:
+        nonlocal taken
+        if taken == 2500:
+            raise KeyboardInterrupt  # as with a kill, nothing more is done
+        taken += 1
+        take(pid, record)
+
+    first.assembler.take = take_some  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        first.poll()
+    assert session.open_requests == 1024, "two records a request, two batches"
+    second = exporter(session, tmp_path / "store")
+    second.poll()
+    assert (session.requests_lost, session.open_requests) == (1024, 476)
+
+
+def test_the_run_file_follows_each_segment(session: Session, ring: Ring, tmp_path: Path) -> None:
+    """What is stored is counted, should the exporter be killed a moment later."""
+    store = tmp_path / "store"
+
+    def counted() -> int:
+        run = run_of(store)
+        assert run is not None
+        return run.counters["requests"]
+
+    it = exporter(session, store)
+    it.poll()  # writes the file for the first time
+    begin(ring, 1)
+    end(ring, 1)
+    it.poll()
+    assert it.local is not None
+    assert (it.counters["requests"], counted()) == (1, 0)
+    it.local.close()
+    it.poll()
+    assert counted() == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vllm_codesign.recorder.layout import Kind
@@ -47,11 +47,13 @@ class Collector:
             self._refused.add(path)
             logger.error("codesign: records of one process are not read: %s", error)
 
-    def read(self, final: bool = False) -> Iterator[tuple[int, Record]]:
-        """(pid, record) for everything new, ring by ring."""
+    def read(
+        self, final: bool = False, before_release: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Record]]:
+        """(pid, record) for everything new, ring by ring; `before_release` as a ring has it."""
         for ring in self._rings.values():
             pid = ring.pid
-            for record in ring.read(final or pid in self.gone):
+            for record in ring.read(final or pid in self.gone, before_release):
                 yield pid, record
 
     def any_alive(self) -> bool:

@@ -88,6 +88,11 @@ class LocalStore:
         """Rows that could not be written."""
         return self._spans.lost + self._series.lost
 
+    @property
+    def segments(self) -> int:
+        """Segments of spans that were closed so far."""
+        return self._spans.closed
+
     def keep(self, pid: int, record: Record) -> None:
         """One raw record, where they are kept."""
         if self._keeper is not None:

@@ -88,6 +88,7 @@ class Exporter:
         if self.local is not None:
             self.samplers.start()
         self._saved_at = 0.0
+        self._segments_saved = 0
         self._retained_at = 0.0
         self.collector.find()
         self._lost = self.collector.lost  # before the first record: lost to a predecessor
@@ -126,7 +127,8 @@ class Exporter:
         # Every record written before this instant is read in this round.
         read_until = time.monotonic_ns()
         taken = 0
-        for pid, record in self.collector.read(final):
+        # Not only when the round is over: starved of CPU, one may last seconds.
+        for pid, record in self.collector.read(final, self._report_open):
             taken += 1
             self.samplers.take(pid, record)
             self.assembler.take(pid, record)
@@ -138,7 +140,21 @@ class Exporter:
         self._hand_out_steps(read_until, final)
         self._hand_out(read_until, final)
         self._report_open()
+        self._save_run_if_due()
         return taken
+
+    def _save_run_if_due(self) -> None:
+        """At once when something was lost or stored: this process may be the next one killed."""
+        if self.local is None:
+            return
+        now, segments = time.monotonic(), self.local.segments
+        if (
+            now - self._saved_at > RUN_FILE_S
+            or segments != self._segments_saved
+            or self._losses() != self._losses_saved
+        ):
+            self._saved_at, self._segments_saved = now, segments
+            self.save_run(complete=False)
 
     def _report_open(self) -> None:
         """What would be lost if this process were killed now."""
@@ -262,10 +278,6 @@ class Exporter:
             at = self.anchor.to_unix(sample.at_ns)
             self.local.sample(at, series.name, series.unit, sample.value, sample.attributes)
         self.local.poll()
-        # At once when something was lost: this process may be the next that is killed.
-        if now - self._saved_at > RUN_FILE_S or self._losses() != self._losses_saved:
-            self._saved_at = now
-            self.save_run(complete=False)
         if now - self._retained_at > RETENTION_S:
             self._retained_at = now
             self.local.enforce_caps()

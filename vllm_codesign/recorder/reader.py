@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -105,11 +105,14 @@ class RingReader:
         both = (a + b for a, b in zip(overwritten, passed, strict=True))
         return {kind: count for kind, count in enumerate(both) if count}
 
-    def read(self, final: bool = False) -> Iterator[Record]:
+    def read(
+        self, final: bool = False, before_release: Callable[[], None] | None = None
+    ) -> Iterator[Record]:
         """Every whole record from the current position on.
 
         `final`: the producer is dead, so a slot that was taken and never written is
-        skipped instead of waited for.
+        skipped instead of waited for. `before_release` is called each time that records are
+        about to count as dealt with: the reader after a killed one will not see them again.
         """
         while True:
             slot = self.position % self.capacity
@@ -143,6 +146,8 @@ class RingReader:
             for piece in pieces:
                 self.position += 1
                 yield decode(piece)
+            if pieces and before_release is not None:
+                before_release()
             _U64.pack_into(self._map, L.H_READ, self.position)
             if not pieces:
                 if final and self._skip_hole():

@@ -53,6 +53,8 @@ class _Segments(Generic[Row]):
         """Rows that could not be written."""
         self.written = 0
         """Rows in closed segments."""
+        self.closed = 0
+        """Segments that were written."""
         self._table = table
         self._max_age_s = max_age_s
         self._max_rows = max_rows
@@ -123,6 +125,7 @@ class _Segments(Generic[Row]):
             ) from error
         self._failing = False
         self.written += len(rows)
+        self.closed += 1
         return True
 
     def _write(self, path: Path, table: pa.Table) -> None:
