@@ -174,6 +174,19 @@ def test_preempted_and_resumed(recording: Any) -> None:
     assert records[-1].c == 1
 
 
+def test_preempted_between_two_steps_holds_nobody_up(recording: Any) -> None:
+    """`reset_prefix_cache(reset_running_requests=True)` preempts outside schedule()."""
+    scheduler, a = Scheduler(), request("a")
+    queue(scheduler, a)
+    scheduler.waiting.clear()
+    engine_core._scheduled(10, 11, step(new=("a",), a=1), scheduler)
+    engine_core._preempted(20, a)
+    scheduler.waiting.append(a)
+    engine_core._scheduled(25, 26, step(), scheduler)
+    heads = [(r.t0, r.s) for r in recording.take() if r.kind == Kind.ENG_HEAD]
+    assert heads == [(26, NUMBER_OF["other"])]
+
+
 def test_preprocessing_is_stamped(recording: Any) -> None:
     engine_core._preprocessed(3, 9, None, request("a"))
     (record,) = recording.take()

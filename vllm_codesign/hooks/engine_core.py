@@ -45,6 +45,8 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
 def _scheduled(t0: int, t1: int, result: Any, scheduler: Any) -> None:
     """One step is planned: who was admitted, who still computes its prompt, who waits."""
     requests, prefilling = ENGINE.requests, ENGINE.prefilling
+    if ENGINE.preempted_at < t0:
+        ENGINE.preempted_in_step = 0  # by reset_prefix_cache(), between two steps
     for new in result.scheduled_new_reqs:
         _admit(requests.get(new.req_id), new.req_id, t0, t1)
     for request_id in result.scheduled_cached_reqs.resumed_req_ids:
