@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 from vllm_codesign import settings
-from vllm_codesign.hooks import api_server, engine_core, session_start, worker
+from vllm_codesign.hooks import api_server, engine_core, kv_connector, session_start, worker
 from vllm_codesign.hooks.installer import Installer
 
 logger = logging.getLogger("vllm.codesign")
 
-TABLES = (session_start, api_server, engine_core, worker)
+TABLES = (session_start, api_server, engine_core, worker, kv_connector)
 
 installer: Installer | None = None
 

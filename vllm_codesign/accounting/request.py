@@ -37,6 +37,7 @@ class Fact(IntEnum):
     FRONTEND_CPU = 0
     FRONTEND_WAIT = auto()
     IPC = auto()
+    KV_LOAD = auto()
     # Below level `step`
     IN_QUEUE = auto()
     IN_PREFILL = auto()
@@ -73,6 +74,7 @@ class Fact(IntEnum):
 _WORKED, _WAITED = int(Fact.FRONTEND_CPU), int(Fact.FRONTEND_WAIT)
 _TRAVELLED = int(Fact.IPC)
 _AWAY = int(Fact.PREEMPTED)
+_LOADED = int(Fact.KV_LOAD)
 _SIMPLE = {
     S.TEMPLATE_WAIT.name: _WAITED,
     S.TEMPLATE_RENDER.name: _WORKED,
@@ -80,6 +82,7 @@ _SIMPLE = {
     S.TOKENIZE_ENCODE.name: _WORKED,
     S.FRONTEND_WAIT.name: _WAITED,
     S.FRONTEND_RUN.name: _WORKED,
+    S.KV_LOAD.name: _LOADED,
 }
 _ENGINE = {
     S.ENGINE_QUEUE.name: (int(Fact.WAITING), int(Fact.IN_QUEUE)),
@@ -126,6 +129,8 @@ def decide(pattern: int) -> tuple[Part, bool]:
         return Part.DEVICE_PREFILL, host_work
     if Fact.DEVICE_DECODE in facts:
         return Part.DEVICE_DECODE, host_work
+    if Fact.KV_LOAD in facts:
+        return Part.KV_LOAD, host_work
     if waiting or running:
         part = _in_engine(facts, running)
         if part is not None:

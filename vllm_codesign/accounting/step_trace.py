@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 from vllm_codesign import semconv as S
-from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step, Stretch
+from vllm_codesign.model.step import ConnectorCall, DeviceInterval, Member, RankStep, Step, Stretch
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span, SpanLink
 from vllm_codesign.semconv import SpanKind
 
@@ -46,7 +46,7 @@ def trace_of(
         taken_back = step.update[0] if step.update is not None else _last(step)
         yield (execute := span(S.EXECUTE, (step.schedule[1], taken_back), root_id, waited))
         for rank in step.ranks:
-            for kind, stretch, attributes in _rank_spans(rank):
+            for kind, stretch, attributes in (*_rank_spans(rank), *_connector_spans(rank)):
                 yield span(kind, stretch, execute.span_id, attributes)
         if step.update is not None:
             yield span(S.UPDATE, step.update, root_id, {})
@@ -133,6 +133,23 @@ def _rank_spans(rank: RankStep) -> Iterator[tuple[SpanKind, Stretch, Attributes]
         yield S.WORKER_SAMPLE, rank.sample, attributes
 
 
+def _connector_spans(rank: RankStep) -> Iterator[tuple[SpanKind, Stretch, Attributes]]:
+    for call in rank.connector:
+        attributes: Attributes = {
+            S.RANK.key: rank.rank,
+            S.KV_LAYER_LOAD.key: call.layer_load_ns,
+            S.KV_LAYER_SAVE.key: call.layer_save_ns,
+        }
+        yield _CALLS[call.work], (call.start_ns, call.end_ns), attributes
+
+
+_CALLS = {"load": S.WORKER_KV_LOAD, "save": S.WORKER_KV_SAVE}
+_WORK_OF: dict[str, Literal["load", "save"]] = {
+    S.WORKER_KV_LOAD.name: "load",
+    S.WORKER_KV_SAVE.name: "save",
+}
+
+
 def _device(rank: RankStep, work: str, start: int) -> Attributes:
     interval = next((d for d in rank.device if d.work == work), None)
     if interval is None:
@@ -210,9 +227,15 @@ def _members(root: Span) -> tuple[Member, ...]:
 
 def _ranks(spans: Sequence[Span], shift: int) -> Iterator[RankStep]:
     by_rank: dict[int, dict[str, Span]] = {}
+    calls: dict[int, list[ConnectorCall]] = {}
     for span in spans:
         rank = span.attributes.get(S.RANK.key)
-        if isinstance(rank, int):
+        if isinstance(rank, int) and (work := _WORK_OF.get(span.name)) is not None:
+            at = span.start_ns + shift, span.end_ns + shift
+            layers = _int(span, S.KV_LAYER_LOAD), _int(span, S.KV_LAYER_SAVE)
+            calls.setdefault(rank, []).append(ConnectorCall(work, *at, *layers))
+            by_rank.setdefault(rank, {})
+        elif isinstance(rank, int):
             by_rank.setdefault(rank, {})[span.name] = span
     for rank, found in sorted(by_rank.items()):
         prepare = found.get(S.WORKER_PREPARE.name)
@@ -238,6 +261,7 @@ def _ranks(spans: Sequence[Span], shift: int) -> Iterator[RankStep]:
             (sample.start_ns + shift, sample.end_ns + shift) if sample is not None else None,
             (alone.start_ns, alone.end_ns) if alone is not None else None,
             tuple(device),
+            tuple(calls.get(rank, ())),
         )
 
 

@@ -34,6 +34,9 @@ GIVE_UP_NS = 3_600_000_000_000
 REMEMBER = 10_000
 """Ended roots that late engine requests can still be linked to."""
 
+_AFTER_ALL = frozenset((Kind.WORKER_KV_DONE, Kind.KV_LOADED, Kind.KV_SENT))
+"""May come when all else of a request is told: no reason to wait for more."""
+
 _NOT_OF_A_REQUEST = frozenset((Kind.VOID, Kind.LOOP_LAG, Kind.GIL))
 
 _ROOT_KINDS = frozenset(
@@ -88,6 +91,8 @@ class Assembler:
         else:
             facts = self.engines.get(key)
             if facts is None:
+                if kind in _AFTER_ALL:
+                    return
                 facts = self.engines[key] = EngineFacts(key, pid)
             facts.add(record)
             self._last_seen[key] = max(self._last_seen.get(key, 0), record.t0)

@@ -15,6 +15,7 @@ from vllm_codesign import semconv as S
 from vllm_codesign.exporter.engine_phases import engine_phases
 from vllm_codesign.exporter.facts import EngineFacts, Origin, RootFacts
 from vllm_codesign.exporter.frontend_phases import frontend_phases
+from vllm_codesign.exporter.kv_phases import Calls
 from vllm_codesign.exporter.outcome import finish_reason, outcome_of_engine, outcome_of_root
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.exporter.queueing import HeadTimeline
@@ -36,6 +37,8 @@ class Builder:
     service_name: str
     to_unix: Callable[[int], int]
     heads: dict[int, HeadTimeline]
+    calls: Calls = field(default_factory=dict)
+    """The workers' calls of KV connectors, by step."""
     new_id: Callable[[], int] = field(default=lambda: secrets.randbits(64) or 1)
 
     def request(self, root: RootFacts, last_known: int, final: bool = False) -> list[RequestTrace]:
@@ -114,7 +117,7 @@ class Builder:
 
     def _phases_of(self, engine: EngineFacts, index: int, last_known: int) -> list[Phase]:
         heads = self.heads.get(engine.engine_pid) or HeadTimeline()
-        return engine_phases(engine, index, heads, last_known)
+        return engine_phases(engine, index, heads, last_known, self.calls)
 
     def _engine_trace(
         self,

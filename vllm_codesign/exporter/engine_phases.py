@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vllm_codesign import semconv as S
+from vllm_codesign.exporter import kv_phases
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.exporter.queueing import HeadTimeline, split
@@ -14,9 +15,16 @@ _LOW = 0xFFFFFFFF
 
 
 def engine_phases(
-    engine: EngineFacts, index: int, heads: HeadTimeline, last_known: int
+    engine: EngineFacts,
+    index: int,
+    heads: HeadTimeline,
+    last_known: int,
+    calls: kv_phases.Calls,
 ) -> list[Phase]:
-    """Top-level phases in order of time; `last_known` ends what never ended."""
+    """Top-level phases in order of time; `last_known` ends what never ended.
+
+    `calls`: the workers' calls of KV connectors, by step.
+    """
     identity: Attributes = {
         S.REQUEST_ID.key: engine.text(Field.REQUEST_ID),
         S.REQUEST_INDEX.key: index,
@@ -43,11 +51,20 @@ def engine_phases(
     if scheduled is not None:
         first = out.t0 if out and out.t0 else gone
         end = max(first, scheduled.t0)
-        phases.append(_prefill(engine, identity, in_engine, scheduled.t0, end))
+        phases.append(_prefill(engine, in_engine, scheduled.t0, end))
     if out is not None and out.t0:
         phases.append(_decode(engine, in_engine, out.t0, out.t1))
         if (returned := _return(engine, identity, out.t1)) is not None:
             phases.append(returned)
+    for call in (
+        *_lookup_and_blocks(engine, identity),
+        *kv_phases.lookups(engine, identity),
+        *kv_phases.loads(engine, in_engine, calls, gone),
+    ):
+        # An asynchronous load has its lookup and itself in the queue, others in the prefill.
+        around = next((p for p in phases if p.kind in _AROUND and _holds(p, call)), None)
+        (around.inside if around is not None else phases).append(call)
+    phases += kv_phases.stores(engine, in_engine, calls, last_known)
     detokenize = engine.get(Kind.REQ_DETOKENIZE)
     if detokenize is not None:
         attributes = {
@@ -90,9 +107,14 @@ def _dispatch(engine: EngineFacts, identity: Attributes) -> Phase | None:
     return Phase(S.ENGINE_DISPATCH, request.t0, max(end, request.t0), attributes)
 
 
-def _prefill(
-    engine: EngineFacts, identity: Attributes, in_engine: Attributes, start: int, end: int
-) -> Phase:
+_AROUND = (S.ENGINE_QUEUE, S.PREFILL)
+
+
+def _holds(phase: Phase, call: Phase) -> bool:
+    return phase.start <= call.start and call.end <= phase.end
+
+
+def _prefill(engine: EngineFacts, in_engine: Attributes, start: int, end: int) -> Phase:
     admitted = engine.all(Kind.ENG_SCHEDULED)[0]
     request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
     attributes: Attributes = {
@@ -104,9 +126,16 @@ def _prefill(
         attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - admitted.b, 0)
     if freed is not None:
         attributes[S.PREFILL_CHUNKS.key] = freed.t1
-    inside = []
+    events = _preemptions(engine, start, end)
+    attributes[S.PREEMPTIONS.key] = len(events)
+    return Phase(S.PREFILL, start, end, attributes, [], events)
+
+
+def _lookup_and_blocks(engine: EngineFacts, identity: Attributes) -> list[Phase]:
+    """The prefix cache's lookup and the allocation that admitted it."""
+    found = []
     if (lookup := engine.get(Kind.ENG_LOOKUP)) is not None:
-        inside.append(
+        found.append(
             Phase(
                 S.KV_PREFIX_LOOKUP,
                 lookup.t0,
@@ -121,7 +150,7 @@ def _prefill(
             )
         )
     if (allocate := engine.get(Kind.ENG_ALLOCATE)) is not None:
-        inside.append(
+        found.append(
             Phase(
                 S.KV_ALLOCATE,
                 allocate.t0,
@@ -135,9 +164,7 @@ def _prefill(
                 },
             )
         )
-    events = _preemptions(engine, start, end)
-    attributes[S.PREEMPTIONS.key] = len(events)
-    return Phase(S.PREFILL, start, end, attributes, inside, events)
+    return found
 
 
 def _decode(engine: EngineFacts, identity: Attributes, start: int, end: int) -> Phase:

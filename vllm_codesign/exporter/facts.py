@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 
-from vllm_codesign.recorder.layout import Field, Kind
+from vllm_codesign.recorder.layout import Field, Kind, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 
@@ -58,6 +58,13 @@ _SEVERAL = frozenset(
         Kind.ENG_PREEMPTED,
         Kind.ENG_DEFERRED,
         Kind.ITL,
+        Kind.KV_LOOKUP,
+        Kind.KV_LOAD,
+        Kind.KV_LOADED,
+        Kind.KV_FAILED,
+        Kind.KV_STORE,
+        Kind.KV_NAME,
+        Kind.WORKER_KV_DONE,
     )
 )
 
@@ -98,7 +105,11 @@ class EngineFacts(Facts):
 
     @property
     def finished(self) -> bool:
-        """Both sides are done with it."""
+        """Both sides are done with it, and so is a connector that kept its blocks."""
+        if Kind.KV_SENT not in self.one and any(
+            record.s & KVFlag.ASYNCHRONOUS for record in self.all(Kind.KV_STORE)
+        ):
+            return False
         return Kind.ENG_FINISHED in self.one and (
             Kind.REQ_OUT in self.one or Kind.REQ not in self.one
         )

@@ -82,7 +82,12 @@ class Exporter:
             "host.name": os.uname().nodename,
         }
         self.sender = self._make_sender()
-        self.builder = Builder(service_name(os.environ), self.anchor.to_unix, self.assembler.heads)
+        self.builder = Builder(
+            service_name(os.environ),
+            self.anchor.to_unix,
+            self.assembler.heads,
+            self.assembler.steps.connector_calls,
+        )
         self.local: LocalStore | None = None
         self._open_store()
         if self.local is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vllm_codesign.exporter.facts import EngineFacts, RootFacts
-from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
+from vllm_codesign.model.step import ConnectorCall, DeviceInterval, Member, RankStep, Step
 from vllm_codesign.recorder.layout import (
     DECODING,
     DEVICE_CLOCK,
@@ -22,6 +22,7 @@ from vllm_codesign.recorder.layout import (
     DeviceWork,
     Field,
     Kind,
+    KVCall,
 )
 from vllm_codesign.recorder.reader import Record
 
@@ -46,6 +47,9 @@ _REMEMBERED = 100_000
 _TOLD = 8
 """Steps that told their members and may still be referred to: each refers to the last one."""
 
+_CALLS_KEPT = 10_000
+"""Steps whose calls of a connector are kept for the requests that they were made for."""
+
 _NUMBERS = (1 << 40) - 1
 _LOW = 0xFFFFFFFF
 _U64 = (1 << 64) - 1
@@ -61,6 +65,7 @@ STEP_KINDS = frozenset(
         Kind.WORKER_EXECUTE,
         Kind.WORKER_SAMPLE,
         Kind.WORKER_DEVICE,
+        Kind.WORKER_KV,
     )
 )
 
@@ -78,6 +83,7 @@ class _Partial:
     sample: dict[int, Record] = field(default_factory=dict)
     device: dict[int, list[Record]] = field(default_factory=dict)
     pieces: dict[int, Record] = field(default_factory=dict)
+    kv: dict[int, list[Record]] = field(default_factory=dict)
     waits_since: int = 0
     """When it was first seen to lack EngineCore's first record."""
 
@@ -101,6 +107,8 @@ class StepAssembler:
         self._device_ranks: dict[int, set[int]] = {}
         self._handed: dict[int, int] = {}
         """By engine, the key of the step that was handed out last."""
+        self.connector_calls: OrderedDict[int, dict[int, tuple[int, int]]] = OrderedDict()
+        """By step: from the first to the last rank's call of each kind (`KVCall`)."""
         self.lost = 0
         """Steps of which EngineCore's first record never came: gaps in the numbers."""
         self.late = 0
@@ -137,10 +145,21 @@ class StepAssembler:
         elif kind == Kind.WORKER_DEVICE:
             step.device.setdefault(record.s, []).append(record)
             self._device_ranks.setdefault(key >> 40, set()).add(record.s)
+        elif kind == Kind.WORKER_KV:
+            step.kv.setdefault(record.s, []).append(record)
+            self._note_call(key, record)
         elif kind in (Kind.STEP_DECODES, Kind.STEP_CHUNKS):
             step.pieces[record.c] = record
         else:
             step.one[kind] = record
+
+    def _note_call(self, key: int, record: Record) -> None:
+        calls = self.connector_calls.setdefault(key, {})
+        which = record.c & 0xFF
+        first, last = calls.get(which, (record.t0, record.t1))
+        calls[which] = min(first, record.t0), max(last, record.t1)
+        while len(self.connector_calls) > _CALLS_KEPT:
+            self.connector_calls.popitem(last=False)
 
     def open_since(self) -> int:
         """When the first step was begun that is not handed out; far in the future if none."""
@@ -257,6 +276,10 @@ class StepAssembler:
                 (sample.t0, sample.t1) if sample else None,
                 alone,
                 device,
+                tuple(
+                    ConnectorCall(_CALLS[r.c & 0xFF], r.t0, r.t1, r.a, r.b)
+                    for r in step.kv.get(rank, [])
+                ),
             )
 
     def _members_told(
@@ -313,6 +336,10 @@ class StepAssembler:
         return identity
 
 
+_CALLS: Mapping[int, Literal["load", "save"]] = {
+    KVCall.START_LOAD: "load",
+    KVCall.WAIT_FOR_SAVE: "save",
+}
 _WORK: Mapping[int, Literal["model", "sample", "draft"]] = {
     DeviceWork.MODEL: "model",
     DeviceWork.SAMPLE: "sample",

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_codesign.hooks.engine_state import ENGINE, FINISH_CODE, Scheduled
+from vllm_codesign.hooks.kv_scheduler import note_freed, note_output, note_schedule
+from vllm_codesign.hooks.kv_state import IN_FLIGHT
 from vllm_codesign.hooks.queue_reasons import note_queue
 from vllm_codesign.hooks.steps import STEP_LEVEL, note_step, note_update
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
@@ -65,6 +67,8 @@ def _scheduled(t0: int, t1: int, result: Any, scheduler: Any) -> None:
     reason = note_queue(t1, result, scheduler)
     if in_step and LEVEL.byte[0] >= STEP_LEVEL:
         note_step(t0, t1, result, scheduler, computing, reason)
+    if IN_FLIGHT.planned or IN_FLIGHT.storing:
+        note_schedule(t1, result, scheduler)
     if in_step:
         ENGINE.event_at = t1
     ENGINE.begin_step()
@@ -87,12 +91,14 @@ def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not LEVEL.byte[0] and not ENGINE.requests:
+        if not LEVEL.byte[0] and not ENGINE.requests and not IN_FLIGHT.sending:
             ENGINE.event_at = 0  # what passes until we are awake again is not known
             return original(*args, **kwargs)
         t0 = clock()
         in_step = 0
         try:
+            if IN_FLIGHT.loading or IN_FLIGHT.sending:
+                note_output(t0, get_output(args, kwargs))
             in_step = len(get_step(args, kwargs).num_scheduled_tokens)
             if in_step:
                 ENGINE.steps += 1
@@ -140,6 +146,8 @@ def _freed(_t0: int, t1: int, _result: Any, request: Any) -> None:
         return
     steps = ENGINE.steps - state.step0 if state.has_first else 0
     batch_sum = ENGINE.batch_sum - state.batch_sum0 if state.has_first else 0
+    if state.kv is not None:
+        note_freed(state.kv)
     state.emit_end(t1, FINISH_CODE.get(request.status.name, 0), steps, batch_sum)
 
 
@@ -189,9 +197,14 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             state.alloc_ns += took
             state.alloc_tries += 1
             if blocks is not None:
-                state.alloc_blocks = sum(map(len, blocks.blocks))
-                state.alloc_evicted = ENGINE.evicted - evicted
-                state.external = get_external(args, kwargs) or 0
+                count, gone = sum(map(len, blocks.blocks)), ENGINE.evicted - evicted
+                if get_request(args, kwargs).num_computed_tokens:
+                    # A connector has loaded what it had: these are the blocks for the rest.
+                    state.alloc_blocks += count
+                    state.alloc_evicted += gone
+                else:
+                    state.alloc_blocks, state.alloc_evicted = count, gone
+                    state.external = get_external(args, kwargs) or 0
         except Exception:  # noqa: BLE001
             swallow()
         return blocks

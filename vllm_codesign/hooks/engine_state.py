@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from vllm_codesign.hooks.kv_state import Transfers
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import REASON_NUMBERS, Kind
 
@@ -43,6 +44,7 @@ class Scheduled:
         "has_first",
         "hit",
         "key",
+        "kv",
         "lookup_end",
         "lookup_ns",
         "lookup_start",
@@ -64,6 +66,8 @@ class Scheduled:
         self.decode_blocks = self.decode_evicted = 0
         self.chunks = self.preemptions = self.deferred = 0
         self.step0 = self.batch_sum0 = 0
+        self.kv: Transfers | None = None
+        """What KV connectors do for it."""
 
     def emit_admission(self, t0: int, t1: int) -> None:
         """The schedule() call [t0, t1] admitted it: its lookup and its blocks."""
@@ -71,15 +75,7 @@ class Scheduled:
         emit(Kind.ENG_SCHEDULED, key, t0, t1, self.hit, self.external)
         # A try of an earlier step is not the admitting one.
         if self.lookup_start >= t0:
-            emit(
-                Kind.ENG_LOOKUP,
-                key,
-                self.lookup_start,
-                self.lookup_end,
-                self.asked << 32 | self.hit,
-                self.lookup_ns,
-                self.lookup_tries,
-            )
+            self.emit_lookup()
         if self.alloc_start >= t0:
             emit(
                 Kind.ENG_ALLOCATE,
@@ -90,6 +86,18 @@ class Scheduled:
                 self.alloc_ns,
                 self.alloc_tries,
             )
+
+    def emit_lookup(self) -> None:
+        """The prefix cache's lookup that counts: of the step that admits it, or that loads."""
+        active.emit(
+            Kind.ENG_LOOKUP,
+            self.key,
+            self.lookup_start,
+            self.lookup_end,
+            self.asked << 32 | self.hit,
+            self.lookup_ns,
+            self.lookup_tries,
+        )
 
     def emit_end(self, now: int, finish_code: int, steps: int, batch_sum: int) -> None:
         """The scheduler frees it."""

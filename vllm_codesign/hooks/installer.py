@@ -179,6 +179,25 @@ class Installer:
             outcome.status = missing_status(hook, vllm_version())
             outcome.detail = "not in " + module_name
 
+    def wrap_method(self, table: str, hook: Hook, owner: type) -> None:
+        """Wrap a method of a class that came to be known just now; its row joins the others.
+
+        What `owner` inherits is wrapped on `owner` alone.
+        """
+        (target,) = hook.targets
+        name = target.rpartition(".")[2]
+        outcome = Outcome(hook, table, Status.INSTALLED, target)
+        original = getattr(owner, name)
+        try:
+            wrapper = hook.make(original, getters_for(original, hook.reads))
+        except SignatureChanged as error:
+            outcome.status, outcome.detail = Status.SIGNATURE_CHANGED, str(error)
+        else:
+            wrapper.__codesign__ = hook.id  # type: ignore[attr-defined]
+            setattr(owner, name, wrapper)
+        self.outcomes.append(outcome)
+        self._changed()
+
     def follow(self, instance: Any) -> None:
         """Move hooks to the class of `instance` where that overrides a hooked method.
 

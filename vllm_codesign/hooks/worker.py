@@ -19,9 +19,10 @@ from vllm_codesign.recorder.layout import DEVICE_CLOCK, DeviceWork, Kind
 class Worker:
     """The step that this process is working on. One worker a process, one thread in it."""
 
-    __slots__ = ("device", "forward_from", "forward_to", "in_execute", "key")
+    __slots__ = ("device", "forward_from", "forward_to", "in_execute", "key", "rank")
 
     def __init__(self) -> None:
+        self.rank = 0
         self.reset()
 
     def reset(self) -> None:
@@ -37,6 +38,7 @@ os.register_at_fork(after_in_child=WORKER.reset)
 
 def _begin(worker: Any, key: int) -> None:
     """`execute_model` is entered; `key` 0 where the step is not recorded."""
+    WORKER.rank = worker.rank
     if key:
         WORKER.key = key
         device = WORKER.device = device_clock(worker)

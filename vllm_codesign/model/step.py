@@ -28,6 +28,20 @@ class DeviceInterval:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectorCall:
+    """A call of the KV connector on a worker: it starts the step's loads, or ends its saves.
+
+    `layer_load_ns` and `layer_save_ns`: time in its calls layer by layer since the call before.
+    """
+
+    work: Literal["load", "save"]
+    start_ns: int
+    end_ns: int
+    layer_load_ns: int = 0
+    layer_save_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RankStep:
     """What one worker did for a step; a stretch is None where its record is missing."""
 
@@ -41,6 +55,7 @@ class RankStep:
     forward_device: Stretch | None = None
     """The forward alone, on the device."""
     device: tuple[DeviceInterval, ...] = ()
+    connector: tuple[ConnectorCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

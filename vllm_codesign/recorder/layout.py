@@ -129,6 +129,25 @@ class Kind(IntEnum):
     ENG_DEFERRED = 41
     """Why this request is passed over, from t0 on: s QueueReason number (0: no longer)"""
 
+    KV_LOOKUP = 42
+    """A connector was asked what it has: t0, t1 the last call; a asked << 32 | hit; b time in all
+    calls; c calls; s connector (CONNECTOR_BITS)"""
+    KV_LOAD = 43
+    """A connector was told to load: t0 when; t1 the schedule() call returns; a tokens << 32 |
+    blocks; b step whose workers start it (0: below that level, or none); c bytes of a block;
+    s connector"""
+    KV_LOADED = 44
+    """The engine learns that an asynchronous load is over: t0 when; t1 when it could have learned
+    it before"""
+    KV_FAILED = 45
+    """Loaded tokens are not there after all: t0 when; a tokens to be computed again"""
+    KV_STORE = 46
+    """What connectors were told to store of it until its end: t0 first; t1 last; a tokens << 32 |
+    blocks; b step of the last one (0: unknown); c bytes of a block; s connector"""
+    KV_SENT = 47
+    """The engine learns that its blocks are no longer needed by a connector: t0 when; t1 when it
+    could have learned it before"""
+
     STEP = 48
     """key step; t0, t1 the schedule() call; a tokens << 32 | requests; b since EngineCore
     last ended a schedule() or an update_from_output(); c block allocations in it;
@@ -152,9 +171,19 @@ class Kind(IntEnum):
     """key step; t0, t1 when the device worked, by its own clock, mapped to the host's; a, b the
     forward alone (0: not told); c DeviceWork; s rank"""
 
+    WORKER_KV = 68
+    """A call of the connector: key step; t0, t1; a in wait_for_layer_load(), b in
+    save_kv_layer() since the last record; c calls of the latter two << 8 | KVCall; s rank"""
+    WORKER_KV_DONE = 69
+    """A worker learns that a transfer is over. key engine request; t0 when; t1 when it asked
+    before; a KVDone; s rank"""
+
     # any process
     GIL = 96
     """t0, t1 the interval; a in how many of b looks somebody waited for the GIL"""
+
+    KV_NAME = 132
+    """Name of a connector's class, its first 32 bytes; key engine request; s connector"""
 
     # text records; s Field, c index << 16 | number of pieces
     TEXT = 128
@@ -202,7 +231,34 @@ class DeviceWork(IntEnum):
     DRAFT = 3
 
 
-TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL, Kind.STEP_DECODES, Kind.STEP_CHUNKS))
+class KVCall(IntEnum):
+    """Which call of a connector a WORKER_KV record is about."""
+
+    START_LOAD = 1
+    WAIT_FOR_SAVE = 2
+
+
+class KVDone(IntEnum):
+    """What a WORKER_KV_DONE record says is over."""
+
+    RECEIVED = 1
+    SENT = 2
+    FAILED = 3
+
+
+TEXT_KINDS = frozenset((Kind.TEXT, Kind.ITL, Kind.STEP_DECODES, Kind.STEP_CHUNKS, Kind.KV_NAME))
+
+CONNECTOR_BITS = 6
+"""`s` of a record about a connector: its number in this process from 1, from this bit on that of
+the connector which called it (0: vLLM itself), and above both flags (KVFlag)."""
+
+
+class KVFlag(IntEnum):
+    """Above the two connectors' numbers (bits)."""
+
+    ASYNCHRONOUS = 1 << 12  # over when it is reported, not when the call returns
+    PENDING = 1 << 13  # the last answer was "ask again later"
+
 
 DEVICE_CLOCK = 1 << 15
 """The bit of a rank that says that WORKER_DEVICE records of the step are to come."""

@@ -7,6 +7,7 @@ constants. Everything else is `codesign.*`. `docs/spans.md` is generated from th
 spans.py          the request's trace: its roots, and the list of its spans
 frontend_spans.py ... the spans of the API server
 engine_spans.py   ... the spans of EngineCore
+kv_spans.py       ... those of KV connectors
 steps.py          the step trace
 series.py         sampled figures
 parts.py          what wall time is made of
@@ -123,6 +124,21 @@ from vllm_codesign.semconv.engine_spans import (
     PREFILL as PREFILL,
     DECODE as DECODE,
 )
+from vllm_codesign.semconv.kv_spans import (
+    KV_CONNECTOR as KV_CONNECTOR,
+    KV_TIER as KV_TIER,
+    KV_TOKENS as KV_TOKENS,
+    KV_TRANSFER_BLOCKS as KV_TRANSFER_BLOCKS,
+    KV_BYTES as KV_BYTES,
+    KV_ASYNCHRONOUS as KV_ASYNCHRONOUS,
+    KV_RESOLUTION as KV_RESOLUTION,
+    KV_REPORT as KV_REPORT,
+    KV_PENDING as KV_PENDING,
+    KV_TOKENS_RECOMPUTED as KV_TOKENS_RECOMPUTED,
+    KV_CONNECTOR_LOOKUP as KV_CONNECTOR_LOOKUP,
+    KV_LOAD as KV_LOAD,
+    KV_STORE as KV_STORE,
+)
 from vllm_codesign.semconv.spans import (
     Outcome as Outcome,
     OPERATION_NAME as OPERATION_NAME,
@@ -183,6 +199,10 @@ from vllm_codesign.semconv.steps import (
     WORKER_PREPARE as WORKER_PREPARE,
     WORKER_FORWARD as WORKER_FORWARD,
     WORKER_SAMPLE as WORKER_SAMPLE,
+    KV_LAYER_LOAD as KV_LAYER_LOAD,
+    KV_LAYER_SAVE as KV_LAYER_SAVE,
+    WORKER_KV_LOAD as WORKER_KV_LOAD,
+    WORKER_KV_SAVE as WORKER_KV_SAVE,
     UPDATE as UPDATE,
     STEP_SPANS as STEP_SPANS,
 )

@@ -29,6 +29,7 @@ from vllm_codesign.semconv.frontend_spans import (
     TOKENIZE_ENCODE,
     TOKENIZE_WAIT,
 )
+from vllm_codesign.semconv.kv_spans import KV_CONNECTOR_LOOKUP, KV_LOAD, KV_STORE
 from vllm_codesign.semconv.parts import BOTTLENECK, HOST_EXPOSED, HOST_HIDDEN, PART_TIMES
 from vllm_codesign.semconv.service import Service
 from vllm_codesign.semconv.types import Attribute, SpanKind
@@ -137,9 +138,12 @@ SPANS: tuple[SpanKind, ...] = (
     ENGINE_DISPATCH,
     ENGINE_QUEUE,
     KV_PREFIX_LOOKUP,
+    KV_CONNECTOR_LOOKUP,
     KV_ALLOCATE,
+    KV_LOAD,
     PREFILL,
     DECODE,
+    KV_STORE,
     ENGINE_RETURN,
     DETOKENIZE,
     STREAM_SEND,

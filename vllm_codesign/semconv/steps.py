@@ -132,6 +132,29 @@ WORKER_SAMPLE = SpanKind(
     "its return",
     (RANK, DEVICE_SOURCE, DEVICE_START, DEVICE_END, DEVICE_DRAFT_START, DEVICE_DRAFT_END),
 )
+KV_LAYER_LOAD = Attribute(
+    "codesign.kv.layer.load.duration_ns",
+    "int",
+    "Time in the connector's `wait_for_layer_load()`, all layers since its last call.",
+    "ns",
+)
+KV_LAYER_SAVE = Attribute(
+    "codesign.kv.layer.save.duration_ns", "int", "The same in `save_kv_layer()`.", "ns"
+)
+WORKER_KV_LOAD = SpanKind(
+    "worker.kv_load",
+    Service.WORKER,
+    "the connector's `start_load_kv()`",
+    "its return",
+    (RANK, KV_LAYER_LOAD, KV_LAYER_SAVE),
+)
+WORKER_KV_SAVE = SpanKind(
+    "worker.kv_save",
+    Service.WORKER,
+    "the connector's `wait_for_save()`",
+    "its return",
+    (RANK, KV_LAYER_LOAD, KV_LAYER_SAVE),
+)
 UPDATE = SpanKind("update", Service.ENGINE, "entry of `update_from_output()`", "its return")
 
 STEP_SPANS: tuple[SpanKind, ...] = (
@@ -142,5 +165,7 @@ STEP_SPANS: tuple[SpanKind, ...] = (
     WORKER_PREPARE,
     WORKER_FORWARD,
     WORKER_SAMPLE,
+    WORKER_KV_LOAD,
+    WORKER_KV_SAVE,
     UPDATE,
 )

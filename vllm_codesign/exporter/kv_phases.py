@@ -1,0 +1,142 @@
+"""What KV connectors did for one engine request: lookups, loads and stores as phases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vllm_codesign import semconv as S
+from vllm_codesign.exporter.facts import EngineFacts
+from vllm_codesign.exporter.phase import Phase
+from vllm_codesign.model.trace import AttributeValue
+from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.reader import Record
+
+Attributes = dict[str, AttributeValue]
+Calls = Mapping[int, Mapping[int, tuple[int, int]]]
+"""By step and `KVCall`: from the first rank's call to the last one's return."""
+
+_LOW = 0xFFFFFFFF
+_NUMBER = (1 << CONNECTOR_BITS) - 1
+
+_TIERS = {
+    "OffloadingConnector": "host",
+    "SimpleCPUOffloadConnector": "host",
+    "LMCacheMPConnectorUpstream": "host",
+    "LMCacheMPConnector": "host",
+    "ExampleConnector": "disk",
+    "NixlConnector": "remote",
+    "P2pNcclConnector": "remote",
+    "MooncakeConnector": "remote",
+    "MoRIIOConnector": "remote",
+}
+"""Of connectors with one tier, or one that comes first; all others are `external`."""
+
+
+def lookups(engine: EngineFacts, identity: Attributes) -> list[Phase]:
+    """What each connector was asked, in order of time."""
+    names = _names(engine)
+    return [
+        Phase(
+            S.KV_CONNECTOR_LOOKUP,
+            record.t0,
+            record.t1,
+            {
+                **identity,
+                **_connector(record, names),
+                S.KV_TOKENS_ASKED.key: record.a >> 32,
+                S.KV_TOKENS.key: record.a & _LOW,
+                S.TRIES.key: record.c,
+                S.TRIES_DURATION.key: record.b,
+                **({S.KV_PENDING.key: True} if record.s & KVFlag.PENDING else {}),
+            },
+        )
+        for record in sorted(engine.all(Kind.KV_LOOKUP), key=lambda r: r.t0)
+    ]
+
+
+def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
+    """Each load; `last` ends one whose end nobody told."""
+    names = _names(engine)
+    failures = sorted(engine.all(Kind.KV_FAILED), key=lambda r: r.t0)
+    ends = sorted(engine.all(Kind.KV_LOADED), key=lambda r: r.t0)
+    planned = sorted(engine.all(Kind.KV_LOAD), key=lambda r: r.t0)
+    found = []
+    for index, record in enumerate(planned):
+        until = planned[index + 1].t0 if index + 1 < len(planned) else None
+        lost = sum(r.a for r in failures if r.t0 >= record.t0 and (not until or r.t0 < until))
+        attributes = {**in_engine, **_connector(record, names), **_amount(record)}
+        if lost:
+            attributes[S.KV_TOKENS_RECOMPUTED.key] = lost
+        if record.s & KVFlag.ASYNCHRONOUS:
+            end = next((r for r in ends if r.t0 >= record.t0), None)
+            attributes |= _reported(engine, record.t0, end, (KVDone.RECEIVED, KVDone.FAILED))
+            stretch = record.t0, end.t0 if end is not None else max(last, record.t0)
+        else:
+            call = calls.get(record.b, {}).get(KVCall.START_LOAD)
+            if call is None:
+                continue  # below level `step`, or its record was lost: when is not known
+            stretch = call
+        found.append(Phase(S.KV_LOAD, *stretch, attributes))
+    return found
+
+
+def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
+    """What each connector was told to store, until it no longer needs the blocks."""
+    names = _names(engine)
+    end = engine.get(Kind.KV_SENT)
+    found = []
+    for record in engine.all(Kind.KV_STORE):
+        attributes = {**in_engine, **_connector(record, names), **_amount(record)}
+        if record.s & KVFlag.ASYNCHRONOUS:
+            attributes |= _reported(engine, record.t0, end, (KVDone.SENT,))
+            until = end.t0 if end is not None else last
+        else:
+            until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
+        found.append(Phase(S.KV_STORE, record.t0, max(until, record.t1), attributes))
+    return found
+
+
+def _amount(record: Record) -> Attributes:
+    tokens, blocks = record.a >> 32, record.a & _LOW
+    attributes: Attributes = {
+        S.KV_ASYNCHRONOUS.key: bool(record.s & KVFlag.ASYNCHRONOUS),
+    }
+    if tokens:
+        attributes[S.KV_TOKENS.key] = tokens
+    if blocks:
+        attributes[S.KV_TRANSFER_BLOCKS.key] = blocks
+        if record.c:
+            attributes[S.KV_BYTES.key] = blocks * record.c
+    return attributes
+
+
+def _reported(
+    engine: EngineFacts, start: int, end: Record | None, kinds: tuple[KVDone, ...]
+) -> Attributes:
+    """How well the end is known: by the last worker that learned of it, else by the engine."""
+    if end is None:
+        return {}
+    before = max(end.t1, start)
+    told = [r for r in engine.all(Kind.WORKER_KV_DONE) if r.a in kinds and start <= r.t0 <= end.t0]
+    if not told:
+        return {S.KV_RESOLUTION.key: end.t0 - before}
+    last = max(told, key=lambda r: r.t0)
+    return {
+        S.KV_RESOLUTION.key: end.t0 - max(last.t1, start),
+        S.KV_REPORT.key: end.t0 - last.t0,
+    }
+
+
+def _names(engine: EngineFacts) -> dict[int, str]:
+    """Names of connectors by their number."""
+    return {
+        record.s & _NUMBER: record.payload.rstrip(b"\0").decode("utf-8", "replace")
+        for record in engine.all(Kind.KV_NAME)
+    }
+
+
+def _connector(record: Record, names: Mapping[int, str]) -> Attributes:
+    number, caller = record.s & _NUMBER, record.s >> CONNECTOR_BITS & _NUMBER
+    name = names.get(number, "unknown")
+    path = f"{names.get(caller, 'unknown')}/{name}" if caller else name
+    return {S.KV_CONNECTOR.key: path, S.KV_TIER.key: _TIERS.get(name, "external")}

@@ -1,0 +1,147 @@
+"""What the connector hooks remember: the connectors of this process, transfers of a request.
+
+A connector has a number in its process, from 1. One that another connector calls
+(`MultiConnector`) is told with the number of its caller, which is whoever is being called when
+it is called itself.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vllm_codesign.recorder import active
+from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVFlag
+
+_MOST = (1 << CONNECTOR_BITS) - 1
+_U31_MAX = (1 << 31) - 1
+
+
+class Connectors:
+    """The instances in this process and who of them is being called."""
+
+    __slots__ = ("calls", "names", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, int] = {}
+        """By id: a connector lives as long as its process."""
+        self.names: list[str] = []
+        self.calls: list[int] = []
+
+    def add(self, connector: Any) -> bool:
+        """Give it a number; False where it has one, or there are no more."""
+        if id(connector) in self.numbers or len(self.names) >= _MOST:
+            return False
+        self.names.append(type(connector).__name__)
+        self.numbers[id(connector)] = len(self.names)
+        return True
+
+    def reset(self) -> None:
+        """In a forked child, and in tests."""
+        self.numbers.clear()
+        self.names.clear()
+        self.calls.clear()
+
+    def caller(self) -> int:
+        """Number of the connector that is being called; 0 where vLLM itself calls."""
+        return self.calls[-1] if self.calls else 0
+
+
+CONNECTORS = Connectors()
+os.register_at_fork(after_in_child=CONNECTORS.calls.clear)
+
+
+class Lookup:
+    """One connector's answers to what it has of a request."""
+
+    __slots__ = ("asked", "asynchronous", "calls", "end", "hit", "ns", "pending", "start")
+
+    def __init__(self) -> None:
+        self.start = self.end = self.ns = self.calls = self.asked = self.hit = 0
+        self.asynchronous = self.pending = False
+
+    def emit(self, key: int, connector: int) -> None:
+        active.emit(
+            Kind.KV_LOOKUP,
+            key,
+            self.start,
+            self.end,
+            self.asked << 32 | self.hit,
+            self.ns,
+            self.calls,
+            connector | (KVFlag.PENDING if self.pending else 0),
+        )
+
+
+class Stored:
+    """What one connector was told to store of a request."""
+
+    __slots__ = ("block_bytes", "blocks", "first", "kept", "last", "step", "tokens")
+
+    def __init__(self, at: int, block_bytes: int) -> None:
+        self.first = self.last = at
+        self.block_bytes = block_bytes
+        self.tokens = self.blocks = self.step = 0
+        self.kept = False
+        """The connector still needs the blocks when the request is over."""
+
+    def emit(self, key: int, connector: int) -> None:
+        active.emit(
+            Kind.KV_STORE,
+            key,
+            self.first,
+            self.last,
+            min(self.tokens, _U31_MAX) << 32 | min(self.blocks, _U31_MAX),
+            self.step,
+            self.block_bytes,
+            connector | (KVFlag.ASYNCHRONOUS if self.kept else 0),
+        )
+
+
+class Transfers:
+    """Of one request, by the connector's word in a record: its number, its caller's above it."""
+
+    __slots__ = ("expected", "key", "lookups", "named", "stores")
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.lookups: dict[int, Lookup] = {}
+        self.stores: dict[int, Stored] = {}
+        self.named: set[int] = set()
+        self.expected = 0
+        """Tokens that the scheduler counts as computed since a connector loads them."""
+
+    def name(self, connector: int) -> None:
+        """Tell the connector's name, once a request: an exporter that starts late has it then."""
+        if connector not in self.named:
+            self.named.add(connector)
+            text = CONNECTORS.names[(connector & _MOST) - 1].encode()[:32]
+            active.emit_payload(Kind.KV_NAME, self.key, connector, 0, text)
+
+
+class InFlight:
+    """Asynchronous transfers of this EngineCore, and when it last could have learned of an end."""
+
+    __slots__ = ("asked_at", "loading", "planned", "sending", "storing")
+
+    def __init__(self) -> None:
+        self.loading: dict[str, int] = {}
+        """Key by request id."""
+        self.sending: dict[str, int] = {}
+        self.planned: list[tuple[Transfers, int, int, int, int, str]] = []
+        """Loads of the schedule() that is running: request, connector, when, tokens, block bytes,
+        id (empty: synchronous)."""
+        self.storing: list[Stored] = []
+        self.asked_at = 0
+
+    def reset(self) -> None:
+        """In a forked child, and in tests."""
+        self.loading.clear()
+        self.sending.clear()
+        self.planned.clear()
+        self.storing.clear()
+        self.asked_at = 0
+
+
+IN_FLIGHT = InFlight()
+os.register_at_fork(after_in_child=IN_FLIGHT.reset)
