@@ -1,4 +1,4 @@
-"""A vLLM server as a context manager: started, awaited, and gone afterwards.
+"""A server as a context manager: started, awaited, and gone afterwards.
 
     with VllmServer(model, flags=["--enforce-eager"], log_path=out / "server.log") as server:
         ...  # server.url answers /health
@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Self
 
 from vllm_codesign.model.errors import CodesignError
 
@@ -48,37 +49,31 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class VllmServer:
-    """`vllm serve MODEL FLAGS...` on a free loopback port.
+class Server:
+    """A command that serves HTTP on a loopback port and says there whether it is healthy.
 
-    `env` is added to this process's environment; `python` is the interpreter of the
-    environment that has vLLM. Attributes: `url` (without `/v1`), `pid`, `log_path`,
+    `env` is added to this process's environment. Attributes: `url`, `pid`, `log_path`,
     `command`. Raises CodesignError if the server dies or is not healthy in `timeout_s`.
     """
 
+    name = "the server"
+    health = "/health"
+
     def __init__(
         self,
-        model: str | Path,
+        command: Sequence[str],
+        port: int,
         *,
-        flags: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        python: str | Path = sys.executable,
+        env: Mapping[str, str],
         log_path: Path,
-        timeout_s: float = 600.0,
-        progress: Callable[[str], None] = say,
+        timeout_s: float,
+        progress: Callable[[str], None],
     ) -> None:
-        for flag in flags:
-            if flag.split("=")[0] in ("--host", "--port", "--uds"):
-                raise CodesignError(f"{flag}: the address is chosen here; leave the flag out")
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self.log_path = log_path
-        self.command = [
-            *(str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
-            *("--host", "127.0.0.1", "--port", str(self.port)),
-            *flags,
-        ]
-        self._env = {**_DEFAULTS, **os.environ, **(env or {})}
+        self.command = list(command)
+        self._env = {**os.environ, **env}
         self._timeout_s = timeout_s
         self._progress = progress
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,7 +90,7 @@ class VllmServer:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def __enter__(self) -> VllmServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -150,34 +145,73 @@ class VllmServer:
                 )
             except OSError as error:
                 raise CodesignError(
-                    f"cannot run {self.command[0]} ({error.strerror}): name a Python that has vLLM"
+                    f"cannot run {self.command[0]} ({error.strerror}): name a Python that has "
+                    f"{self.name}"
                 ) from error
 
     def _wait_until_healthy(self) -> None:
         assert self._process is not None
         begun = time.monotonic()
         next_line = begun + _PROGRESS_EVERY_S
-        self._progress(f"starting vLLM, log in {self.log_path}")
-        while not _healthy(self.url):
+        self._progress(f"starting {self.name}, log in {self.log_path}")
+        while not _healthy(self.url + self.health):
             if self._process.poll() is not None:
                 raise CodesignError(
-                    f"vLLM ended while starting (exit {self._process.returncode}): "
+                    f"{self.name} ended while starting (exit {self._process.returncode}): "
                     f"{_last_error(self.log_path)}; see {self.log_path}"
                 )
             now = time.monotonic()
             if now - begun > self._timeout_s:
                 raise CodesignError(
-                    f"vLLM was not healthy after {self._timeout_s:.0f} s; see {self.log_path}, "
-                    "or allow it more time"
+                    f"{self.name} was not healthy after {self._timeout_s:.0f} s; "
+                    f"see {self.log_path}, or allow it more time"
                 )
             if now >= next_line:
                 next_line += _PROGRESS_EVERY_S
                 self._progress(f"  {now - begun:3.0f} s: {_last_line(self.log_path)}")
             time.sleep(_POLL_S)
-        self._progress(f"vLLM is up after {time.monotonic() - begun:.0f} s at {self.url}")
+        self._progress(f"{self.name} is up after {time.monotonic() - begun:.0f} s at {self.url}")
 
 
-def _free_port() -> int:
+class VllmServer(Server):
+    """`vllm serve MODEL FLAGS...` on a free loopback port.
+
+    `python` is the interpreter of the environment that has vLLM; `url` is without `/v1`.
+    """
+
+    name = "vLLM"
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        python: str | Path = sys.executable,
+        log_path: Path,
+        timeout_s: float = 600.0,
+        progress: Callable[[str], None] = say,
+    ) -> None:
+        for flag in flags:
+            if flag.split("=")[0] in ("--host", "--port", "--uds"):
+                raise CodesignError(f"{flag}: the address is chosen here; leave the flag out")
+        port = free_port()
+        super().__init__(
+            (
+                *(str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
+                *("--host", "127.0.0.1", "--port", str(port)),
+                *flags,
+            ),
+            port,
+            env={k: v for k, v in _DEFAULTS.items() if k not in os.environ} | dict(env or {}),
+            log_path=log_path,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -189,7 +223,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def _healthy(url: str) -> bool:
     try:
-        with _OPENER.open(f"{url}/health", timeout=5) as response:
+        with _OPENER.open(url, timeout=5) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -1,0 +1,236 @@
+"""KV connectors on a real server: what they were asked, loaded and stored, against vLLM's own
+counters and LMCache's own log."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import kv
+from tests.support.checks import check_endings, check_nesting
+from tests.support.mixed_load import Sent
+from tests.support.serving import Serving, Traces, serve, wait_until
+from vllm_codesign import semconv as S
+from vllm_codesign.bench.lmcache_server import ENVIRONMENT, LMCacheServer
+from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.store.capture import RunInfo
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: run `make setup`"
+    ),
+]
+needs_lmcache = pytest.mark.skipif(
+    importlib.util.find_spec("lmcache") is None, reason="LMCache is not installed: `make setup`"
+)
+WHOLE = ("--max-num-batched-tokens", "8192")
+"""ExampleConnector stores what one step computes, and takes it for the whole prompt."""
+
+
+@dataclass
+class Run:
+    """Requests one after the other, their traces, and vLLM's own counters over them."""
+
+    requests: list[Sent]
+    traces: Traces
+    grown: dict[str, float]
+    info: RunInfo
+    lmcache_log: Path | None = None
+    second: list[RequestTrace] = field(default_factory=list)
+    """Of prompts that had come before, and that the device's cache has lost."""
+
+    def each(self) -> list[RequestTrace]:
+        return [self.traces.one(request.trace_id) for request in self.requests]
+
+    def total(self, attribute: S.Attribute) -> int:
+        found = [span.attributes[attribute.key] for t in self.each() for span in t.named("prefill")]
+        return sum(value for value in found if isinstance(value, int))
+
+
+def _connector(name: str, **more: Any) -> dict[str, Any]:
+    return {"kv_connector": name, "kv_role": "kv_both", "kv_connector_extra_config": more}
+
+
+def _flags(config: dict[str, Any]) -> tuple[str, str]:
+    return "--kv-transfer-config", json.dumps(config)
+
+
+def _run(serving: Serving, log: Path | None = None) -> Run:
+    requests = kv.prompts(serving.model)
+    before = serving.metrics()
+    kv.one_by_one(serving.url, requests)
+    after = serving.metrics()
+    traces = serving.traces([request.trace_id for request in requests])
+    grown = {name: after[name] - before.get(name, 0.0) for name in after}
+    run = Run(requests, traces, grown, serving.capture.load(), log)
+    run.second = run.each()[3:]
+    return run
+
+
+@pytest.fixture(scope="module", params=["lmcache", "example", "multi"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp(request.param)
+    stored = [folder / "one", folder / "two"]
+    for path in stored:
+        path.mkdir()
+    example = [_connector("ExampleConnector", shared_storage_path=str(path)) for path in stored]
+    with ExitStack() as stack:
+        log = None
+        if request.param == "lmcache":
+            if importlib.util.find_spec("lmcache") is None:
+                pytest.skip("LMCache is not installed: run `make setup`")
+            log = folder / "lmcache.log"
+            cache = LMCacheServer(2, engine_driven=True, log_path=log)
+            flags = [*stack.enter_context(cache).vllm_flags]
+        elif request.param == "example":
+            flags = [*_flags(example[0]), *WHOLE]
+        else:
+            flags = [*_flags(_connector("MultiConnector", connectors=example)), *WHOLE]
+        serving = stack.enter_context(serve(folder, [*kv.FLAGS, *flags], ENVIRONMENT))
+        yield _run(serving, log)
+
+
+def test_hits_are_vllms_own(run: Run) -> None:
+    assert run.total(S.KV_TOKENS_HIT_EXTERNAL) == run.grown["vllm:external_prefix_cache_hits_total"]
+    assert run.total(S.KV_TOKENS_HIT_HBM) == run.grown["vllm:prefix_cache_hits_total"]
+    asked = sum(
+        span.attributes[S.KV_TOKENS_ASKED.key]
+        for trace in run.each()
+        for span in trace.named(S.KV_CONNECTOR_LOOKUP.name)
+        if "/" not in kv.connector_of(span)
+    )
+    assert asked == run.grown["vllm:external_prefix_cache_queries_total"]
+
+
+def test_what_comes_again_is_loaded(run: Run) -> None:
+    """LMCache in chunks of 256 tokens, ExampleConnector in blocks of 128."""
+    whole = 4864 if run.lmcache_log is not None else 4992
+    for trace in run.each()[:3]:
+        assert trace.named(S.KV_LOAD.name) == ()
+        assert kv.tokens(trace, S.KV_STORE.name, _storing(run)) == whole
+    for trace in run.second:
+        assert kv.tokens(trace, S.KV_LOAD.name) == whole
+        (prefill,) = trace.named(S.PREFILL.name)
+        assert prefill.attributes[S.PREFILL_COMPUTED.key] == kv.PROMPT_TOKENS - whole
+    loaded = sum(kv.tokens(t, S.KV_LOAD.name) for t in run.each())
+    assert loaded == run.grown["vllm:external_prefix_cache_hits_total"] == 4 * whole
+
+
+def _storing(run: Run) -> str:
+    found = {
+        kv.connector_of(span)
+        for trace in run.each()
+        for span in trace.named(S.KV_STORE.name)
+        if S.KV_TOKENS.key in span.attributes
+    }
+    assert len(found) == 1, found
+    return found.pop()
+
+
+def test_lmcaches_log_says_the_same(run: Run) -> None:
+    if run.lmcache_log is None:
+        pytest.skip("of LMCache alone")
+    for name, verb in ((S.KV_LOAD.name, "Retrieved"), (S.KV_STORE.name, "Stored")):
+        ours = sum(kv.tokens(t, name) for t in run.each())
+        assert ours == kv.logged(run.lmcache_log, verb) > 0
+
+
+def test_a_load_is_a_part_of_its_own(run: Run) -> None:
+    """The load's own length, as far as the device did not work on a step of the request."""
+    for trace in run.each():
+        parts = {
+            part: trace.root.attributes[f"codesign.part.{part.value}_ns"]
+            for part in S.Part
+            if f"codesign.part.{part.value}_ns" in trace.root.attributes
+        }
+        assert sum(ns for ns in parts.values() if isinstance(ns, int)) == trace.root.duration_ns
+        loads = [s for s in trace.named(S.KV_LOAD.name) if "/" not in kv.connector_of(s)]
+        assert parts.get(S.Part.KV_LOAD, 0) == sum(span.duration_ns for span in loads)
+
+
+def test_an_end_is_as_sharp_as_it_says(run: Run) -> None:
+    for trace in run.second:
+        for span in trace.named(S.KV_LOAD.name):
+            asynchronous = span.attributes[S.KV_ASYNCHRONOUS.key]
+            assert asynchronous is (run.lmcache_log is not None)
+            if asynchronous:
+                resolution = span.attributes[S.KV_RESOLUTION.key]
+                assert isinstance(resolution, int)
+                assert 0 < resolution <= span.duration_ns
+
+
+def test_every_connector_is_named(run: Run) -> None:
+    found = {
+        kv.connector_of(span)
+        for trace in run.each()
+        for span in trace.named(S.KV_CONNECTOR_LOOKUP.name)
+    }
+    example, multi = "ExampleConnector", "MultiConnector"
+    expected = [{"LMCacheMPConnector"}, {example}, {multi, f"{multi}/{example}"}]
+    assert found in expected
+    rows = {row.row.partition("/")[2]: row.status for row in run.info.hooks}
+    for name in found:
+        method = f"kv_connector.{name.rpartition('/')[2]}.get_num_new_matched_tokens"
+        assert rows[method] == "installed"
+
+
+def test_all_is_well_formed(run: Run) -> None:
+    check_endings(run.requests, run.traces)
+    check_nesting(run.traces)
+    for counter in ("hook_errors", "records_lost", "traces_failed", "orphan_records"):
+        assert run.info.counters[counter] == 0, counter
+
+
+@needs_lmcache
+def test_lmcache_killed_in_mid_load(tmp_path: Path) -> None:
+    """vLLM answers as it would without us, and nothing of ours stays open."""
+    with ExitStack() as stack:
+        cache = stack.enter_context(
+            LMCacheServer(2, engine_driven=True, log_path=tmp_path / "lmcache.log")
+        )
+        config = json.loads(cache.vllm_flags[1])
+        config["kv_connector_extra_config"]["lmcache.mp.mq_timeout"] = 5
+        config["kv_connector_extra_config"]["lmcache.mp.heartbeat_interval"] = 1
+        flags = [*kv.FLAGS, *_flags(config)]
+        serving = stack.enter_context(serve(tmp_path, flags, ENVIRONMENT))
+        requests = kv.prompts(serving.model, "ABCABCABC")
+        kv.one_by_one(serving.url, requests[:3])
+        # Stopped, it takes the lookups' and loads' messages and answers none; then it is gone.
+        late = requests[3:]
+        sender = threading.Thread(target=kv.one_by_one, args=(serving.url, late))
+        killer = threading.Timer(0.1, os.killpg, (cache.pid, signal.SIGKILL))
+        sender.start()
+        killer.start()
+        sender.join(300)
+        assert not sender.is_alive(), "vLLM still waits for LMCache"
+        assert {request.status for request in late} == {200}
+        session = serving.session
+        wait_until(lambda: session.open_requests == 0, 40, "nothing is open")
+        traces = serving.traces([request.trace_id for request in requests])
+        time.sleep(1)
+        info = serving.capture.load()
+    check_nesting(traces)
+    print(f"LMCache killed: {[(r.status, r.wall_ns // 10**6) for r in late]} ms")
+    for request in late:
+        trace = traces.one(request.trace_id)
+        lost = sum(
+            int(str(span.attributes.get(S.KV_TOKENS_RECOMPUTED.key, 0)))
+            for span in trace.named(S.KV_LOAD.name)
+        )
+        hit = kv.tokens(trace, S.KV_LOAD.name)
+        (prefill,) = trace.named(S.PREFILL.name)
+        print(f"loaded {hit}, not there {lost}, {prefill.attributes}")
+    assert info.counters["hook_errors"] == 0
