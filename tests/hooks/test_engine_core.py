@@ -92,11 +92,16 @@ def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_core, "clock", lambda: next(times))
     got: list[Any] = [None, SimpleNamespace(blocks=([1, 2], [3])), SimpleNamespace(blocks=([4],))]
 
-    def allocate_slots(request: Any, tokens: int, num_external_computed_tokens: int = 0) -> Any:
+    def allocate_slots(
+        request: Any,
+        tokens: int,
+        num_external_computed_tokens: int = 0,
+        new_computed_blocks: Any = None,
+    ) -> Any:
         ENGINE.evicted += 2
         return got.pop(0)
 
-    reads = ("request", "num_external_computed_tokens")
+    reads = ("request", "num_external_computed_tokens", "new_computed_blocks")
     allocate = engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
     scheduler, a = Scheduler(), request("a")
     queue(scheduler, a)
@@ -122,10 +127,15 @@ def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_waiting_request_that_gets_no_blocks_says_so(recording: Any, who: str) -> None:
     """One that was admitted before waits again for all its blocks."""
 
-    def allocate_slots(request: Any, tokens: int, num_external_computed_tokens: int = 0) -> Any:
+    def allocate_slots(
+        request: Any,
+        tokens: int,
+        num_external_computed_tokens: int = 0,
+        new_computed_blocks: Any = None,
+    ) -> Any:
         return None
 
-    reads = ("request", "num_external_computed_tokens")
+    reads = ("request", "num_external_computed_tokens", "new_computed_blocks")
     allocate = engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
     scheduler, a = Scheduler(), request(who)
     queue(scheduler, request("traced"))

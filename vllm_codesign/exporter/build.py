@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,7 @@ from vllm_codesign import semconv as S
 from vllm_codesign.exporter.engine_phases import engine_phases
 from vllm_codesign.exporter.facts import EngineFacts, Origin, RootFacts
 from vllm_codesign.exporter.frontend_phases import frontend_phases
-from vllm_codesign.exporter.kv_phases import Calls
+from vllm_codesign.exporter.kv_phases import Calls, Known
 from vllm_codesign.exporter.outcome import finish_reason, outcome_of_engine, outcome_of_root
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.exporter.queueing import HeadTimeline
@@ -24,6 +25,8 @@ from vllm_codesign.recorder.layout import ROUTES, Field, Kind
 from vllm_codesign.settings import LEVELS
 
 _U64 = (1 << 64) - 1
+_KNOWN = 100_000
+"""Requests that are remembered by their key."""
 
 
 def _link(trace_id: int, span_id: int) -> SpanLink:
@@ -39,6 +42,8 @@ class Builder:
     heads: dict[int, HeadTimeline]
     calls: Calls = field(default_factory=dict)
     """The workers' calls of KV connectors, by step."""
+    _known: OrderedDict[int, Known] = field(default_factory=OrderedDict)
+    """Requests by their engine key, for those whose allocations take their blocks."""
     new_id: Callable[[], int] = field(default=lambda: secrets.randbits(64) or 1)
 
     def request(self, root: RootFacts, last_known: int, final: bool = False) -> list[RequestTrace]:
@@ -64,6 +69,8 @@ class Builder:
         )
         phases = list(frontend_phases(root, end))
         late: list[tuple[EngineFacts, list[Phase]]] = []
+        for engine in root.engines:
+            self._know(engine, root.text(Field.SESSION_ID))
         for index, engine in enumerate(root.engines):
             mine, after = _cut(self._phases_of(engine, index, last_known), end)
             phases += mine
@@ -76,6 +83,11 @@ class Builder:
             RequestTrace(span, children),
             *(self._engine_trace(engine, after, (link,), offset) for engine, after in late),
         ]
+
+    def _know(self, engine: EngineFacts, session_id: str) -> None:
+        self._known[engine.key] = Known(engine.text(Field.REQUEST_ID), session_id)
+        while len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
 
     def root_stub(self, root: RootFacts) -> Span:
         """The SERVER span of an HTTP request as it is known from the beginning."""
@@ -105,6 +117,8 @@ class Builder:
 
         Of one whose response is over, only what came after that: the rest is told already.
         """
+        if facts.key not in self._known:
+            self._know(facts, "")
         phases = self._phases_of(facts, 0, last_known)
         links: tuple[SpanLink, ...] = ()
         if origin is None and facts.root_key:
@@ -117,7 +131,7 @@ class Builder:
 
     def _phases_of(self, engine: EngineFacts, index: int, last_known: int) -> list[Phase]:
         heads = self.heads.get(engine.engine_pid) or HeadTimeline()
-        return engine_phases(engine, index, heads, last_known, self.calls)
+        return engine_phases(engine, index, heads, last_known, self.calls, self._known)
 
     def _engine_trace(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter import kv_phases
 from vllm_codesign.exporter.facts import EngineFacts
@@ -20,10 +22,12 @@ def engine_phases(
     heads: HeadTimeline,
     last_known: int,
     calls: kv_phases.Calls,
+    known: Mapping[int, kv_phases.Known],
 ) -> list[Phase]:
     """Top-level phases in order of time; `last_known` ends what never ended.
 
-    `calls`: the workers' calls of KV connectors, by step.
+    `calls`: the workers' calls of KV connectors, by step. `known`: requests by their key, those
+    that are over too.
     """
     identity: Attributes = {
         S.REQUEST_ID.key: engine.text(Field.REQUEST_ID),
@@ -51,9 +55,9 @@ def engine_phases(
     if scheduled is not None:
         first = out.t0 if out and out.t0 else gone
         end = max(first, scheduled.t0)
-        phases.append(_prefill(engine, in_engine, scheduled.t0, end))
+        phases.append(_prefill(engine, in_engine, scheduled.t0, end, known))
     if out is not None and out.t0:
-        phases.append(_decode(engine, in_engine, out.t0, out.t1))
+        phases.append(_decode(engine, in_engine, out.t0, out.t1, known))
         if (returned := _return(engine, identity, out.t1)) is not None:
             phases.append(returned)
     for call in (
@@ -114,7 +118,13 @@ def _holds(phase: Phase, call: Phase) -> bool:
     return phase.start <= call.start and call.end <= phase.end
 
 
-def _prefill(engine: EngineFacts, in_engine: Attributes, start: int, end: int) -> Phase:
+def _prefill(
+    engine: EngineFacts,
+    in_engine: Attributes,
+    start: int,
+    end: int,
+    known: Mapping[int, kv_phases.Known],
+) -> Phase:
     admitted = engine.all(Kind.ENG_SCHEDULED)[0]
     request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
     attributes: Attributes = {
@@ -126,9 +136,17 @@ def _prefill(engine: EngineFacts, in_engine: Attributes, start: int, end: int) -
         attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - admitted.b, 0)
     if freed is not None:
         attributes[S.PREFILL_CHUNKS.key] = freed.t1
+    attributes |= kv_phases.cache(engine)
     events = _preemptions(engine, start, end)
     attributes[S.PREEMPTIONS.key] = len(events)
+    events = _first(events, kv_phases.evictions(engine, start, end, known))
     return Phase(S.PREFILL, start, end, attributes, [], events)
+
+
+def _first(*kinds: tuple[SpanEvent, ...]) -> tuple[SpanEvent, ...]:
+    """In order of time, as many as a span may have."""
+    found = sorted((event for events in kinds for event in events), key=lambda e: e.time_ns)
+    return tuple(found[: S.MAX_EVENTS])
 
 
 def _lookup_and_blocks(engine: EngineFacts, identity: Attributes) -> list[Phase]:
@@ -167,7 +185,13 @@ def _lookup_and_blocks(engine: EngineFacts, identity: Attributes) -> list[Phase]
     return found
 
 
-def _decode(engine: EngineFacts, identity: Attributes, start: int, end: int) -> Phase:
+def _decode(
+    engine: EngineFacts,
+    identity: Attributes,
+    start: int,
+    end: int,
+    known: Mapping[int, kv_phases.Known],
+) -> Phase:
     out, freed = engine.one[Kind.REQ_OUT], engine.get(Kind.ENG_FINISHED)
     events = _preemptions(engine, start, end)
     attributes: Attributes = {
@@ -185,6 +209,7 @@ def _decode(engine: EngineFacts, identity: Attributes, start: int, end: int) -> 
         attributes[S.DECODE_ALLOCATE_CALLS.key] = kv.t1
         attributes[S.DECODE_BLOCKS.key] = kv.a
         attributes[S.DECODE_BLOCKS_EVICTED.key] = kv.b
+    events = _first(events, kv_phases.evictions(engine, start, end, known))
     return Phase(S.DECODE, start, end, attributes, [], events)
 
 

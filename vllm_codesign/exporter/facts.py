@@ -64,6 +64,7 @@ _SEVERAL = frozenset(
         Kind.KV_FAILED,
         Kind.KV_STORE,
         Kind.KV_NAME,
+        Kind.KV_EVICTED,
         Kind.WORKER_KV_DONE,
     )
 )

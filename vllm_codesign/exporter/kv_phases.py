@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.phase import Phase
-from vllm_codesign.model.trace import AttributeValue
+from vllm_codesign.model.trace import AttributeValue, SpanEvent
 from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
@@ -16,6 +17,7 @@ Calls = Mapping[int, Mapping[int, tuple[int, int]]]
 """By step and `KVCall`: from the first rank's call to the last one's return."""
 
 _LOW = 0xFFFFFFFF
+_U64 = (1 << 64) - 1
 _NUMBER = (1 << CONNECTOR_BITS) - 1
 
 _TIERS = {
@@ -94,6 +96,46 @@ def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) 
             until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
         found.append(Phase(S.KV_STORE, record.t0, max(until, record.t1), attributes))
     return found
+
+
+def evictions(
+    engine: EngineFacts, start: int, end: int, known: Mapping[int, Known]
+) -> tuple[SpanEvent, ...]:
+    """Whose cached blocks its allocations took in [start, end); `known`: requests by key."""
+    found = []
+    for record in sorted(engine.all(Kind.KV_EVICTED), key=lambda r: r.t0):
+        if not start <= record.t0 < end:
+            continue
+        attributes: Attributes = {S.EVICTED_BLOCKS.key: record.b}
+        if record.t1:
+            attributes[S.EVICTED_IDLE.key] = record.t0 - record.t1
+        owner = known.get(record.a & _U64)
+        if owner is not None:
+            attributes[S.EVICTED_REQUEST.key] = owner.request_id
+            if owner.session_id:
+                attributes[S.EVICTED_SESSION.key] = owner.session_id
+        found.append(SpanEvent(S.EVENT_EVICTED, record.t0, attributes))
+    return tuple(found)
+
+
+def cache(engine: EngineFacts) -> Attributes:
+    """What the prefix cache did for it, and no longer could."""
+    record = engine.get(Kind.ENG_BLOCKS)
+    if record is None:
+        return {}
+    attributes: Attributes = {S.KV_TOKENS_AGAIN.key: record.a >> 32}
+    if found := record.a & _LOW:
+        attributes[S.KV_REUSED_BYTES.key] = found * record.b
+        if record.t1:
+            attributes[S.KV_REUSED_IDLE.key] = record.t0 - record.t1
+    return attributes
+
+
+class Known(NamedTuple):
+    """A request as others refer to it."""
+
+    request_id: str
+    session_id: str
 
 
 def _amount(record: Record) -> Attributes:

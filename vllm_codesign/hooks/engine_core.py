@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from vllm_codesign.hooks import block_life
 from vllm_codesign.hooks.engine_state import ENGINE, FINISH_CODE, Scheduled
 from vllm_codesign.hooks.kv_scheduler import note_freed, note_output, note_schedule
 from vllm_codesign.hooks.kv_state import IN_FLIGHT
@@ -30,6 +31,8 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
     request_id = request.request_id
     if request_id in ENGINE.requests:
         return  # a further chunk of a streaming input
+    if not ENGINE.block_size:
+        _note_blocks(scheduler)
     ENGINE.numbers += 1
     state = Scheduled(active.key_of(request_id), ENGINE.numbers)
     ENGINE.requests[request_id] = state
@@ -42,6 +45,16 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
         len(scheduler.waiting),
         len(scheduler.running),
     )
+
+
+def _note_blocks(scheduler: Any) -> None:
+    """Tokens and bytes of a block, where all of the cache has blocks of one kind."""
+    config = getattr(scheduler, "kv_cache_config", None)
+    if config is None or not config.num_blocks:
+        return
+    ENGINE.block_bytes = sum(t.size for t in config.kv_cache_tensors) // config.num_blocks
+    if len(config.kv_cache_groups) == 1:
+        ENGINE.block_size = scheduler.block_size
 
 
 def _scheduled(t0: int, t1: int, result: Any, scheduler: Any) -> None:
@@ -83,6 +96,7 @@ def _admit(state: Scheduled | None, request_id: str, t0: int, t1: int) -> None:
     state.admitted = True
     ENGINE.prefilling[request_id] = state
     state.emit_admission(t0, t1)
+    block_life.admitted(state, t0)
 
 
 def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
@@ -146,6 +160,7 @@ def _freed(_t0: int, t1: int, _result: Any, request: Any) -> None:
         return
     steps = ENGINE.steps - state.step0 if state.has_first else 0
     batch_sum = ENGINE.batch_sum - state.batch_sum0 if state.has_first else 0
+    state.owner.freed_at = t1
     if state.kv is not None:
         note_freed(state.kv)
     state.emit_end(t1, FINISH_CODE.get(request.status.name, 0), steps, batch_sum)
@@ -160,11 +175,12 @@ def _looked_up(t0: int, t1: int, result: Any, request: Any) -> None:
     state.lookup_tries += 1
     # 0.19 returns two values, 0.32 three; the second is the number of tokens hit in both.
     state.asked, state.hit = request.num_tokens, result[1]
+    block_life.looked_up(state, request, result[1])
 
 
 def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
     """`allocate_slots`: hot, once per running request and step, hence no record of its own."""
-    get_request, get_external = getters
+    get_request, get_external, get_computed = getters
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -184,6 +200,8 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             if blocks is None:
                 ENGINE.allocation_failed = True
             state = ENGINE.requests.get(get_request(args, kwargs).request_id)
+            if blocks is not None:
+                block_life.allocated(state, t0, get_computed(args, kwargs))
             if state is None:
                 return blocks
             if state.admitted:
@@ -231,8 +249,12 @@ def make_get_blocks(original: Callable[..., Any], getters: tuple[Getter, ...]) -
         except Exception:  # noqa: BLE001
             swallow()
         result = original(*args, **kwargs)
-        if cached is not None:
+        if cached is not None and len(cached) != before:
             ENGINE.evicted += before - len(cached)
+            try:
+                block_life.taken(result)
+            except Exception:  # noqa: BLE001
+                swallow()
         return result
 
     return wrapper
@@ -292,7 +314,7 @@ HOOKS: tuple[Hook, ...] = (
         "kv.allocate",
         ("vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots",),
         make_allocate,
-        ("request", "num_external_computed_tokens"),
+        ("request", "num_external_computed_tokens", "new_computed_blocks"),
     ),
     Hook(
         "kv.get_new_blocks",
@@ -300,6 +322,22 @@ HOOKS: tuple[Hook, ...] = (
         make_get_blocks,
         ("self",),
         required=False,  # the count of evictions
+    ),
+    Hook(
+        "kv.cache_blocks",
+        ("vllm.v1.core.block_pool:BlockPool.cache_full_blocks",),
+        timed(block_life.cached, while_open=ENGINE.requests),
+        (
+            *("self", "request", "blocks"),
+            *("num_cached_blocks", "num_full_blocks", "kv_cache_group_id"),
+        ),
+        required=False,  # whose blocks are evicted
+    ),
+    Hook(
+        "kv.reset_cache",
+        ("vllm.v1.core.block_pool:BlockPool.reset_prefix_cache",),
+        entered(block_life.forget_all, always=True),
+        required=False,
     ),
     Hook(
         "kv.can_fit",

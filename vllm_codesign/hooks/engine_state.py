@@ -21,11 +21,23 @@ FINISH_CODE = {
 }
 
 
+class Owner:
+    """Whom a cached block belongs to: it outlives the request."""
+
+    __slots__ = ("freed_at", "key")
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.freed_at = 0
+
+
 class Scheduled:
     """One engine request, from the waiting queue to its last token."""
 
     __slots__ = (
         "admitted",
+        "again",
+        "again_from",
         "alloc_blocks",
         "alloc_end",
         "alloc_evicted",
@@ -41,6 +53,8 @@ class Scheduled:
         "decode_evicted",
         "deferred",
         "external",
+        "found",
+        "found_freed_at",
         "has_first",
         "hit",
         "key",
@@ -50,6 +64,7 @@ class Scheduled:
         "lookup_start",
         "lookup_tries",
         "number",
+        "owner",
         "preemptions",
         "step0",
     )
@@ -68,6 +83,11 @@ class Scheduled:
         self.step0 = self.batch_sum0 = 0
         self.kv: Transfers | None = None
         """What KV connectors do for it."""
+        self.owner = Owner(key)
+        # Tokens that had been cached and are to be computed again, seen when so many were found;
+        # blocks found in the cache, and when the last of those that had them was freed.
+        self.again, self.again_from = 0, -1
+        self.found = self.found_freed_at = 0
 
     def emit_admission(self, t0: int, t1: int) -> None:
         """The schedule() call [t0, t1] admitted it: its lookup and its blocks."""
@@ -133,6 +153,8 @@ class Engine:
         "allocation_ns",
         "allocations",
         "batch_sum",
+        "block_bytes",
+        "block_size",
         "deferred",
         "event_at",
         "evicted",
@@ -162,6 +184,7 @@ class Engine:
         self.deferred.clear()
         self.steps = self.batch_sum = self.evicted = self.numbers = 0
         self.head = (0, "")
+        self.block_size = self.block_bytes = 0
         # Of the step timeline: steps recorded, when EngineCore last ended a schedule() or an
         # update_from_output() of a step with requests in it, the members last told.
         self.step_number = self.event_at = 0

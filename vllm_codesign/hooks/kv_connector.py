@@ -16,7 +16,7 @@ from vllm_codesign.hooks import kv_scheduler, kv_worker, session_start
 from vllm_codesign.hooks.engine_state import ENGINE
 from vllm_codesign.hooks.kv_state import CONNECTORS
 from vllm_codesign.hooks.table import Getter, Hook, Wrapper
-from vllm_codesign.hooks.wrap import swallow, timed
+from vllm_codesign.hooks.wrap import constructed, swallow, timed
 from vllm_codesign.recorder.active import LEVEL, clock
 from vllm_codesign.recorder.layout import CONNECTOR_BITS
 
@@ -96,7 +96,7 @@ METHODS = (
 )
 
 
-def _made(_t0: int, _t1: int, _result: Any, connector: Any) -> None:
+def _made(connector: Any) -> None:
     """A connector's base is constructed: its class is wrapped before anyone calls it."""
     if CONNECTORS.add(connector):
         wrap_class(type(connector))
@@ -134,7 +134,7 @@ HOOKS: tuple[Hook, ...] = (
     Hook(
         "kv_connector.made",
         (f"{_BASE}:{_BASE_NAME}.__init__",),
-        timed(_made, while_open=("always",)),
+        constructed(_made),
         ("self",),
         required=False,  # only where a connector is configured
     ),

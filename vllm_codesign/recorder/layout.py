@@ -161,6 +161,14 @@ class Kind(IntEnum):
     b since EngineCore last ended a schedule() or an update_from_output(), which is how long it
     waited for the result; c requests not finished after it"""
 
+    ENG_BLOCKS = 51
+    """key engine request: what the prefix cache did for it. t0 admitted; t1 when the last of those
+    whose blocks it found was freed (0: still running, or none found); a tokens computed again
+    though they had been cached << 32 | blocks found of others; b bytes of a block"""
+    KV_EVICTED = 52
+    """key engine request: an allocation for it took cached blocks. t0 when; t1 when their owner
+    was freed (0: it still runs); a key of their owner; b blocks"""
+
     # Worker
     WORKER_EXECUTE = 65
     """key step (0: below that level); t0, t1 execute_model(); a forward begins, b its end

@@ -83,6 +83,39 @@ EVENT_TOKENS_LOST = Attribute(
     "codesign.tokens.lost", "int", "Computed tokens that a preemption threw away."
 )
 
+KV_TOKENS_AGAIN = Attribute(
+    "codesign.kv.tokens.computed_again",
+    "int",
+    "Prompt tokens computed although they had been cached: their blocks, or blocks before them, "
+    "were evicted.",
+)
+KV_REUSED_BYTES = Attribute(
+    "codesign.kv.reused.bytes",
+    "int",
+    "Bytes, on one rank, of blocks that other requests had left in the prefix cache and this one "
+    "found.",
+    "By",
+)
+KV_REUSED_IDLE = Attribute(
+    "codesign.kv.reused.idle_ns",
+    "int",
+    "Time since the last of those requests was freed: so long these bytes were held for nobody.",
+    "ns",
+)
+EVENT_EVICTED = "codesign.kv.evicted"
+EVICTED_BLOCKS = Attribute("codesign.kv.evicted.blocks", "int", "Cached blocks that it took.")
+EVICTED_IDLE = Attribute(
+    "codesign.kv.evicted.idle_ns",
+    "int",
+    "Time since their owner was freed; absent where it still ran.",
+    "ns",
+)
+EVICTED_REQUEST = Attribute(
+    "codesign.kv.evicted.request.id", "string", "The request that had cached or last found them."
+)
+EVICTED_SESSION = Attribute("codesign.kv.evicted.session.id", "string", "Its session.")
+EVICTED = (EVICTED_BLOCKS, EVICTED_IDLE, EVICTED_REQUEST, EVICTED_SESSION)
+
 _STEPS = (ENGINE_PID, STEP_FIRST, STEP_LAST, STEP_COUNT, STEP_DEVICE)
 
 ENGINE_QUEUE = SpanKind(
@@ -118,6 +151,9 @@ PREFILL = SpanKind(
         PREFILL_COMPUTED,
         KV_TOKENS_HIT_HBM,
         KV_TOKENS_HIT_EXTERNAL,
+        KV_TOKENS_AGAIN,
+        KV_REUSED_BYTES,
+        KV_REUSED_IDLE,
         PREEMPTIONS,
     ),
 )
