@@ -86,6 +86,11 @@ def _event() -> list[str]:
         f" {_code(semconv.PREFILL.name)}: the scheduler took the request's blocks away.",
         "",
         *_table((semconv.EVENT_TOKENS_LOST,)),
+        "",
+        f"{_code(semconv.EVENT_EVICTED)} on the same: an allocation for the request took cached"
+        " blocks, one event for each request that had them.",
+        "",
+        *_table(semconv.EVICTED),
     ]
 
 

@@ -150,15 +150,15 @@ def test_evictions_are_what_the_cache_map_lost() -> None:
     class BlockPool:
         cached_block_hash_to_block = dict.fromkeys(range(5))
 
-        def get_new_blocks(self, count: int) -> str:
+        def get_new_blocks(self, count: int) -> list[Any]:
             for key in range(count):
                 self.cached_block_hash_to_block.pop(key, None)
-            return "blocks"
+            return [SimpleNamespace(block_id=number) for number in range(count)]
 
     method = BlockPool.get_new_blocks
     wrapper = engine_core.make_get_blocks(method, getters_for(method, ("self",)))
-    assert wrapper(BlockPool(), 3) == "blocks"
-    assert wrapper(BlockPool(), 9) == "blocks"
+    assert len(wrapper(BlockPool(), 3)) == 3
+    assert len(wrapper(BlockPool(), 9)) == 9
     assert ENGINE.evicted == 5
 
 

@@ -138,7 +138,9 @@ def test_a_step_says_what_it_held(core: Core, recording: Any, clock: Clock) -> N
     assert core.schedule(step(), 5).num_scheduled_tokens == {}
     blocks = SimpleNamespace(blocks=([1],))
 
-    def allocate_slots(request: Any, num_external_computed_tokens: int = 0) -> Any:
+    def allocate_slots(
+        request: Any, num_external_computed_tokens: int = 0, new_computed_blocks: Any = None
+    ) -> Any:
         clock.now += 7
         return blocks
 

@@ -161,7 +161,9 @@ class TestWhatGoesWrongInOurs:
         def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> str:
             return "outputs"
 
-        def allocate_slots(request: Any, num_external_computed_tokens: int = 0) -> str:
+        def allocate_slots(
+            request: Any, num_external_computed_tokens: int = 0, new_computed_blocks: Any = None
+        ) -> str:
             return "blocks"
 
         def get_new_blocks(self: Any) -> str:
@@ -180,7 +182,7 @@ class TestWhatGoesWrongInOurs:
             (
                 engine_core.make_allocate,
                 allocate_slots,
-                ("request", "num_external_computed_tokens"),
+                ("request", "num_external_computed_tokens", "new_computed_blocks"),
                 (object(),),
             ),
             (engine_core.make_get_blocks, get_new_blocks, ("self",), (object(),)),

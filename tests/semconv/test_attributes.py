@@ -77,5 +77,5 @@ def test_each_attribute_is_used() -> None:
     used = {each.key for span in spans for each in span.attributes}
     used |= {each.key for each in semconv.STEP_LINK}
     used |= {each.key for series in semconv.SERIES for each in series.attributes}
-    used.add(semconv.EVENT_TOKENS_LOST.key)
+    used |= {each.key for each in (semconv.EVENT_TOKENS_LOST, *semconv.EVICTED)}
     assert {each.key for each in ATTRIBUTES} == used

@@ -11,6 +11,7 @@ from vllm_codesign import settings
 from vllm_codesign.accounting import timelines
 from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
+from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.tables import Tables, build
 from vllm_codesign.model.bench import BenchRun
 from vllm_codesign.model.errors import CodesignError
@@ -45,6 +46,8 @@ class Overview:
     """The steps that served the slowest requests, by the span id of the request's root."""
     host: Host | None
     """Of the whole capture, whatever the scenario."""
+    kv: KV
+    """The same."""
 
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
@@ -70,7 +73,8 @@ def overview(
     target = _target(capture, bench)
     reading = Reading()
     engines = timelines(read_steps(target, reading))
-    tables = build(read_traces(target, reading), bench, engines)
+    caches = Gathered()
+    tables = build(caches.watch(read_traces(target, reading)), bench, engines)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
         raise CodesignError(
             f"no request in {target.path} yet: segments close after 10 s; send requests or wait"
@@ -90,6 +94,7 @@ def overview(
         finding=finding(tables),
         steps=_steps_of(target, tables) if with_steps else {},
         host=sampled,
+        kv=caches.summary(),
     )
 
 

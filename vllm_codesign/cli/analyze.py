@@ -22,6 +22,7 @@ from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.cli.host_table import host_table
+from vllm_codesign.cli.kv_table import kv_table
 from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
 from vllm_codesign.store.capture import Capture
 
@@ -129,6 +130,7 @@ def render(view: Overview, console: Console) -> None:
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
         _scenario(scenario, console)
+    console.print(kv_table(view.kv))
     console.print(host_table(view.host))
     console.print()
     _line(console, view.finding, "bold")

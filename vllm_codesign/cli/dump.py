@@ -26,6 +26,8 @@ from vllm_codesign.recorder.layout import (
     Field,
     Job,
     Kind,
+    KVCall,
+    KVDone,
 )
 from vllm_codesign.recorder.reader import Record
 from vllm_codesign.store.capture import Capture, latest, resolve
@@ -176,7 +178,7 @@ def values(record: Record) -> dict[str, Value]:
     out: dict[str, Value] = {
         part.name: _value(part.meaning, part.of(record)) for part in _parts(record)
     }
-    if record.kind == Kind.TEXT:
+    if record.kind in (Kind.TEXT, Kind.KV_NAME):
         out["text"] = record.payload.rstrip(b"\0").decode("utf-8", "backslashreplace")
     elif record.kind in TEXT_KINDS:
         out.update(_eight(record))
@@ -224,6 +226,8 @@ _NAMES: dict[As, tuple[str, ...]] = {
     As.LEVEL: settings.LEVELS,
     As.JOB: ("", *(job.name.lower() for job in Job)),
     As.WORK: ("", *(work.name.lower() for work in DeviceWork)),
+    As.CALL: ("", *(call.name.lower() for call in KVCall)),
+    As.DONE: ("", *(done.name.lower() for done in KVDone)),
     As.REASON: ("none", *REASON_NUMBERS),
     As.FINISH: ("none", *REASONS),
     As.FIELD: ("", *(field.name.lower() for field in Field)),

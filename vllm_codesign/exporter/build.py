@@ -40,11 +40,11 @@ class Builder:
     service_name: str
     to_unix: Callable[[int], int]
     heads: dict[int, HeadTimeline]
+    new_id: Callable[[], int] = field(default=lambda: secrets.randbits(64) or 1)
     calls: Calls = field(default_factory=dict)
     """The workers' calls of KV connectors, by step."""
     _known: OrderedDict[int, Known] = field(default_factory=OrderedDict)
     """Requests by their engine key, for those whose allocations take their blocks."""
-    new_id: Callable[[], int] = field(default=lambda: secrets.randbits(64) or 1)
 
     def request(self, root: RootFacts, last_known: int, final: bool = False) -> list[RequestTrace]:
         """The trace of an HTTP request, and those of engine work that outlived it.

@@ -86,7 +86,7 @@ class Exporter:
             service_name(os.environ),
             self.anchor.to_unix,
             self.assembler.heads,
-            self.assembler.steps.connector_calls,
+            calls=self.assembler.steps.connector_calls,
         )
         self.local: LocalStore | None = None
         self._open_store()

@@ -29,6 +29,8 @@ class As(Enum):
     ENDING = auto()
     JOB = auto()
     WORK = auto()
+    CALL = auto()
+    DONE = auto()
     REASON = auto()  # number in layout.REASON_NUMBERS, plus one; 0 for none
     FINISH = auto()  # vllm.v1.engine.FinishReason, plus one; 0 for none
     FIELD = auto()
@@ -185,6 +187,49 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
     ),
     Kind.ENG_HEAD: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
     Kind.ENG_DEFERRED: _p(("since", "t0", As.TIME), ("reason", "s", As.REASON)),
+    Kind.KV_LOOKUP: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("asked", "a>>32"),
+        ("hit", "a&32"),
+        ("in_all_calls", "b", As.LENGTH),
+        ("calls", "c"),
+        ("connector", "s"),
+    ),
+    Kind.KV_LOAD: _p(
+        ("told", "t0", As.TIME),
+        ("scheduled", "t1", As.TIME),
+        ("tokens", "a>>32"),
+        ("blocks", "a&32"),
+        ("step", "b", As.ID),
+        ("block_bytes", "c"),
+        ("connector", "s"),
+    ),
+    Kind.KV_LOADED: _p(("learned", "t0", As.TIME), ("asked_before", "t1", As.TIME)),
+    Kind.KV_FAILED: _p(("learned", "t0", As.TIME), ("tokens", "a")),
+    Kind.KV_STORE: _p(
+        ("first_told", "t0", As.TIME),
+        ("last_told", "t1", As.TIME),
+        ("tokens", "a>>32"),
+        ("blocks", "a&32"),
+        ("step", "b", As.ID),
+        ("block_bytes", "c"),
+        ("connector", "s"),
+    ),
+    Kind.KV_SENT: _p(("learned", "t0", As.TIME), ("asked_before", "t1", As.TIME)),
+    Kind.ENG_BLOCKS: _p(
+        ("admitted", "t0", As.TIME),
+        ("others_freed", "t1", As.TIME),
+        ("computed_again", "a>>32"),
+        ("found", "a&32"),
+        ("block_bytes", "b"),
+    ),
+    Kind.KV_EVICTED: _p(
+        ("taken", "t0", As.TIME),
+        ("owner_freed", "t1", As.TIME),
+        ("owner", "a", As.ID),
+        ("blocks", "b"),
+    ),
     Kind.STEP: _p(
         ("schedule", "t0", As.TIME),
         ("scheduled", "t1", As.TIME),
@@ -230,10 +275,26 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("work", "c", As.WORK),
         ("rank", "s"),
     ),
+    Kind.WORKER_KV: _p(
+        ("begins", "t0", As.TIME),
+        ("ends", "t1", As.TIME),
+        ("layer_load", "a", As.LENGTH),
+        ("layer_save", "b", As.LENGTH),
+        ("layer_calls", "c>>8"),
+        ("call", "c&8", As.CALL),
+        ("rank", "s"),
+    ),
+    Kind.WORKER_KV_DONE: _p(
+        ("learned", "t0", As.TIME),
+        ("asked_before", "t1", As.TIME),
+        ("what", "a", As.DONE),
+        ("rank", "s"),
+    ),
     Kind.GIL: _p(
         ("from", "t0", As.TIME), ("to", "t1", As.TIME), ("contended", "a"), ("looks", "b")
     ),
     Kind.TEXT: _p(("field", "s", As.FIELD), ("piece", "c>>16"), ("pieces", "c&16")),
+    Kind.KV_NAME: _p(("connector", "s")),
     Kind.ITL: _p(("piece", "c>>8"), ("intervals", "c&8")),
     Kind.STEP_DECODES: _p(("requests", "s"), ("piece", "c")),
     Kind.STEP_CHUNKS: _p(("requests", "s"), ("piece", "c")),
