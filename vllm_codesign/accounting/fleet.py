@@ -92,6 +92,7 @@ class Fleet:
         return (self.busy_ns + self.exposed_ns) / self.busy_ns if self.busy_ns else float("nan")
 
 
+_IN_ENGINE = (S.ENGINE_QUEUE.name, S.PREFILL.name, S.DECODE.name, S.KV_LOAD.name)
 _HANDED = (S.ENGINE_DISPATCH.name, S.ENGINE_QUEUE.name, S.PREFILL.name)
 
 
@@ -104,6 +105,8 @@ class Work:
     """From a request's first byte until it is handed to the engine client."""
     engines: dict[int, list[Stretch]] = field(default_factory=dict)
     dispatch: list[Stretch] = field(default_factory=list)
+    loads: dict[int, list[Stretch]] = field(default_factory=dict)
+    """By engine: a KV connector loads something."""
 
     @property
     def window(self) -> Stretch:
@@ -128,10 +131,11 @@ class Work:
             stretch = (span.start_ns + shift, span.end_ns + shift)
             if span.name == S.ENGINE_DISPATCH.name:
                 self.dispatch.append(stretch)
-            elif span.name in (S.ENGINE_QUEUE.name, S.PREFILL.name, S.DECODE.name):
+            elif span.name in _IN_ENGINE:
                 pid = span.attributes.get(S.ENGINE_PID.key)
                 if isinstance(pid, int):
-                    self.engines.setdefault(pid, []).append(stretch)
+                    kind = self.loads if span.name == S.KV_LOAD.name else self.engines
+                    kind.setdefault(pid, []).append(stretch)
 
 
 def fleet(
@@ -152,7 +156,7 @@ def fleet(
     )
 
 
-_FRONTEND, _HERE, _DISPATCH = len(Row), len(Row) + 1, len(Row) + 2
+_FRONTEND, _HERE, _DISPATCH, _LOADING = (len(Row) + number for number in range(4))
 
 
 def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -> EngineTime:
@@ -163,10 +167,11 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
             table((a, b, _FRONTEND) for a, b in work.frontend),
             table((a, b, _HERE) for a, b in work.engines.get(timeline.engine, ())),
             table((a, b, _DISPATCH) for a, b in work.dispatch),
+            table((a, b, _LOADING) for a, b in work.loads.get(timeline.engine, ())),
         ],
         axis=1,
     )
-    pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 3)
+    pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 4)
     busy, here = pieces.covered(Row.DEVICE), pieces.covered(_HERE)
     labels = list(IdleCause)
     rank = {cause: number for number, cause in enumerate(labels)}
@@ -181,6 +186,8 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
             host |= covered
         label[here & covered] = rank[_CAUSE_OF[what]]
     label[here & pieces.covered(Row.UNSEEN)] = rank[IdleCause.OTHER]
+    # As in the latency view, before any gap: a worker that loads is not preparing.
+    label[here & pieces.covered(_LOADING)] = rank[IdleCause.KV_LOAD]
     lengths = np.zeros(len(labels), dtype=np.int64)
     np.add.at(lengths, label[~busy], pieces.lengths[~busy])
     return EngineTime(

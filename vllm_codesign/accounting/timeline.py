@@ -256,13 +256,27 @@ def _rows(step: Step, full_since: int) -> Iterator[tuple[int, Stretch]]:
         yield _IPC, (step.update[0] - step.waited_ns, step.update[0])
     whole = bool(step.ranks)
     for rank in step.ranks:
-        for interval in rank.device:
-            yield _DEVICE, (interval.start_ns, interval.end_ns)
+        for stretch in _worked(rank):
+            yield _DEVICE, stretch
         if rank.execute is not None and rank.forward is not None:
             yield _PREPARE, (rank.execute[0], rank.forward[0])
         whole = whole and _whole(rank)
     if not whole:
         yield _UNSEEN, (planned_end, _last(step))
+
+
+def _worked(rank: RankStep) -> Iterator[Stretch]:
+    """When the device worked. Where its time is the host's, a connector that saves has its own:
+    the model's calls are around it."""
+    saves = [(c.start_ns, c.end_ns) for c in rank.connector if c.work == "save"]
+    for interval in rank.device:
+        at, end = interval.start_ns, interval.end_ns
+        if interval.source == "wall":
+            for start, until in saves:
+                if at < start < end:
+                    yield at, start
+                    at = min(until, end)
+        yield at, end
 
 
 def _whole(rank: RankStep) -> bool:
@@ -281,7 +295,7 @@ def _last(step: Step) -> int:
 def _union_ns(step: Step) -> int:
     """Time in which any rank's device worked on the step."""
     total = reached = 0
-    for start, end in sorted((d.start_ns, d.end_ns) for r in step.ranks for d in r.device):
+    for start, end in sorted(stretch for r in step.ranks for stretch in _worked(r)):
         total += max(end - max(start, reached), 0)
         reached = max(reached, end)
     return total

@@ -7,7 +7,7 @@ transfer once more.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
@@ -141,7 +141,7 @@ class Gathered:
         held = _int(of.get(S.KV_REUSED_BYTES.key)) * _int(of.get(S.KV_REUSED_IDLE.key))
         counts["held"] += held // 1_000_000_000
 
-    def _evicted(self, session: str, of: dict[str, AttributeValue]) -> None:
+    def _evicted(self, session: str, of: Mapping[str, AttributeValue]) -> None:
         victim = str(of.get(S.EVICTED_SESSION.key) or NO_SESSION)
         taken = self._taken.setdefault((session, victim), _Taken())
         blocks = _int(of.get(S.EVICTED_BLOCKS.key))
