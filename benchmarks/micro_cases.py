@@ -150,7 +150,11 @@ def engine_cases() -> list[Case]:
         return outputs
 
     def allocate_slots(
-        self: Any, request: Any, num_new_tokens: int, num_external_computed_tokens: int = 0
+        self: Any,
+        request: Any,
+        num_new_tokens: int,
+        num_external_computed_tokens: int = 0,
+        new_computed_blocks: Any = None,
     ) -> Any:
         return blocks
 

@@ -66,11 +66,17 @@ def test_outcomes() -> None:
 
 
 def test_every_span_is_a_phase_or_lies_within_one() -> None:
-    """Else the phases of a request would not add up to its total."""
+    """Else the phases of a request would not add up to its total. Stores go on beside them."""
     phases = {phase.span for phase in server.PHASES}
     rest = {kind.name for kind in semconv.SPANS if kind not in phases}
     roots = {semconv.SERVER.name, semconv.ENGINE_REQUEST.name}
-    assert rest - roots == {semconv.KV_PREFIX_LOOKUP.name, semconv.KV_ALLOCATE.name}
+    beside = {semconv.KV_STORE.name}
+    assert rest - roots - beside == {
+        semconv.KV_PREFIX_LOOKUP.name,
+        semconv.KV_CONNECTOR_LOOKUP.name,
+        semconv.KV_ALLOCATE.name,
+        semconv.KV_LOAD.name,
+    }
 
 
 def test_phase_of_several_stretches() -> None:

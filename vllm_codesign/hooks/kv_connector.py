@@ -98,8 +98,8 @@ METHODS = (
 
 def _made(connector: Any) -> None:
     """A connector's base is constructed: its class is wrapped before anyone calls it."""
-    if CONNECTORS.add(connector):
-        wrap_class(type(connector))
+    CONNECTORS.add(connector)
+    wrap_class(type(connector))
 
 
 def wrap_class(cls: type) -> None:

@@ -28,13 +28,12 @@ class Connectors:
         self.names: list[str] = []
         self.calls: list[int] = []
 
-    def add(self, connector: Any) -> bool:
-        """Give it a number; False where it has one, or there are no more."""
-        if id(connector) in self.numbers or len(self.names) >= _MOST:
-            return False
-        self.names.append(type(connector).__name__)
-        self.numbers[id(connector)] = len(self.names)
-        return True
+    def add(self, connector: Any) -> None:
+        """Give it a number; beyond `_MOST` it has none, and nothing is told of it."""
+        self.numbers.pop(id(connector), None)  # of one that is gone
+        if len(self.names) < _MOST:
+            self.names.append(type(connector).__name__)
+            self.numbers[id(connector)] = len(self.names)
 
     def reset(self) -> None:
         """In a forked child, and in tests."""

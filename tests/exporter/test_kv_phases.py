@@ -1,0 +1,168 @@
+"""Spans of connectors and block life from hand-written records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.exporter.records import (
+    ENGINE,
+    api_records,
+    assembled,
+    builder,
+    engine_records,
+    finished,
+    rec,
+    scheduled,
+    us,
+)
+from vllm_codesign import semconv as S
+from vllm_codesign.exporter.facts import EngineFacts
+from vllm_codesign.model.trace import RequestTrace, Span
+from vllm_codesign.recorder.layout import Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.reader import Record
+
+STEP = 200 << 40 | 1
+
+
+def named(connector: int, name: str, key: int = 11) -> Record:
+    return rec(Kind.KV_NAME, key, s=connector)._replace(payload=name.encode().ljust(32, b"\0"))
+
+
+def trace(*records: Record, calls: Any = ()) -> RequestTrace:
+    assembler = assembled(api_records(), [*engine_records()[:-1], *records, finished()])
+    for record in calls:
+        assembler.steps.take(300, record)
+    made = builder(assembler)
+    made.calls = assembler.steps.connector_calls
+    (root,) = assembler.complete(us(60_000_000))
+    (found, *_) = made.request(root, us(60_000_000))
+    return found
+
+
+def one(found: RequestTrace, name: str) -> Span:
+    (span,) = found.named(name)
+    return span
+
+
+def test_an_asynchronous_load_ends_when_it_is_known() -> None:
+    found = trace(
+        named(1, "LMCacheMPConnector"),
+        rec(Kind.KV_LOOKUP, 11, 1_700, 1_710, a=64 << 32 | 48, b=30_000, c=3, s=1),
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, c=100, s=1 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.WORKER_KV_DONE, 11, 2_700, 2_300, a=KVDone.RECEIVED),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    lookup, load = one(found, S.KV_CONNECTOR_LOOKUP.name), one(found, S.KV_LOAD.name)
+    queue = one(found, S.ENGINE_QUEUE.name)
+    assert lookup.parent_id == load.parent_id == queue.span_id
+    assert lookup.attributes[S.KV_TOKENS.key] == 48
+    assert lookup.attributes[S.TRIES.key] == 3
+    assert load.start_ns - queue.start_ns == 300_000
+    assert load.duration_ns == 1_100_000
+    of = load.attributes
+    assert of[S.KV_CONNECTOR.key] == "LMCacheMPConnector"
+    assert of[S.KV_TIER.key] == "host"
+    assert (of[S.KV_TOKENS.key], of[S.KV_TRANSFER_BLOCKS.key], of[S.KV_BYTES.key]) == (48, 3, 300)
+    # The worker asked at 2300 and had no answer, at 2700 it had; the engine learned at 2900.
+    assert of[S.KV_RESOLUTION.key] == 600_000
+    assert of[S.KV_REPORT.key] == 200_000
+
+
+def test_without_the_workers_word_the_engines_counts() -> None:
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    of = one(found, S.KV_LOAD.name).attributes
+    assert of[S.KV_RESOLUTION.key] == 500_000
+    assert S.KV_REPORT.key not in of
+    assert of[S.KV_CONNECTOR.key] == "unknown"
+
+
+def test_a_synchronous_load_is_its_workers_call() -> None:
+    load = rec(Kind.KV_LOAD, 11, 3_100, 3_400, a=48 << 32 | 3, b=STEP, s=1)
+    calls = [
+        rec(Kind.WORKER_KV, STEP, 3_600, 3_700, c=KVCall.START_LOAD, s=0),
+        rec(Kind.WORKER_KV, STEP, 3_650, 3_800, c=KVCall.START_LOAD, s=1),
+    ]
+    found = trace(named(1, "ExampleConnector"), load, calls=calls)
+    span, prefill = one(found, S.KV_LOAD.name), one(found, S.PREFILL.name)
+    assert span.parent_id == prefill.span_id
+    assert (span.start_ns - prefill.start_ns, span.duration_ns) == (600_000, 200_000)
+    assert trace(load).named(S.KV_LOAD.name) == (), "below level step nobody knows when it was"
+
+
+def test_a_failed_load_says_what_is_not_there() -> None:
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_FAILED, 11, 2_890, a=32),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    assert one(found, S.KV_LOAD.name).attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
+
+
+def test_a_load_that_never_ended_ends_with_the_request() -> None:
+    load = rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS)
+    span = one(trace(load), S.KV_LOAD.name)
+    assert span.duration_ns == 6_800_000, "freed at 8600"
+    assert S.KV_RESOLUTION.key not in span.attributes
+
+
+def test_children_of_a_connector_bear_its_name() -> None:
+    found = trace(
+        named(1, "MultiConnector"),
+        named(1 << 6 | 2, "ExampleConnector"),
+        rec(Kind.KV_LOOKUP, 11, 3_100, 3_200, a=64 << 32 | 48, c=1, s=1),
+        rec(Kind.KV_LOOKUP, 11, 3_110, 3_150, a=64 << 32 | 48, c=1, s=1 << 6 | 2),
+    )
+    names = [s.attributes[S.KV_CONNECTOR.key] for s in found.named(S.KV_CONNECTOR_LOOKUP.name)]
+    assert names == ["MultiConnector", "MultiConnector/ExampleConnector"]
+
+
+def test_a_store_lasts_until_its_blocks_are_free() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 6_000, a=64 << 32 | 4, c=100, s=1 | KVFlag.ASYNCHRONOUS)
+    sent = rec(Kind.KV_SENT, 11, 8_950, 8_700)
+    span = one(trace(named(1, "LMCacheMPConnector"), store, sent), S.KV_STORE.name)
+    assert span.duration_ns == 5_600_000
+    assert span.attributes[S.KV_BYTES.key] == 400
+    assert span.attributes[S.KV_RESOLUTION.key] == 250_000
+
+
+def test_a_request_whose_blocks_are_kept_is_not_finished() -> None:
+    facts = EngineFacts(11, ENGINE)
+    for record in (finished(), rec(Kind.REQ_OUT, 11, 5_500, 8_500)):
+        facts.add(record)
+    assert facts.finished
+    facts.add(rec(Kind.KV_STORE, 11, 1, 2, s=1 | KVFlag.ASYNCHRONOUS))
+    assert not facts.finished
+    facts.add(rec(Kind.KV_SENT, 11, 9_000, 8_900))
+    assert facts.finished
+
+
+def test_evictions_name_whom_they_took_from() -> None:
+    assembler = assembled(api_records(), engine_records())
+    made = builder(assembler)
+    (root,) = assembler.complete(us(60_000_000))
+    made.request(root, us(60_000_000))
+    other = EngineFacts(12, ENGINE)
+    for record in (
+        *(record._replace(key=12) for record in scheduled()),
+        rec(Kind.KV_EVICTED, 12, 3_050, 2_050, a=11, b=7),
+        rec(Kind.KV_EVICTED, 12, 3_060, 0, a=-5, b=2),
+        rec(Kind.ENG_BLOCKS, 12, 3_000, 1_000, a=640 << 32 | 3, b=100),
+    ):
+        other.add(record)
+    late = made.engine(other, None, us(9_000))
+    assert late is not None
+    (prefill,) = late.named(S.PREFILL.name)
+    first, second = prefill.events
+    assert first.attributes == {
+        S.EVICTED_BLOCKS.key: 7,
+        S.EVICTED_IDLE.key: 1_000_000,
+        S.EVICTED_REQUEST.key: "cmpl-11",
+        S.EVICTED_SESSION.key: "s-1",
+    }
+    assert second.attributes == {S.EVICTED_BLOCKS.key: 2}, "its owner is not known and still runs"
+    assert prefill.attributes[S.KV_TOKENS_AGAIN.key] == 640
+    assert prefill.attributes[S.KV_REUSED_BYTES.key] == 300
+    assert prefill.attributes[S.KV_REUSED_IDLE.key] == 2_000_000

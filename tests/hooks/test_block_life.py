@@ -1,0 +1,138 @@
+"""Owners of cached blocks on plain objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.hooks.engine import Scheduler, queue, request
+from vllm_codesign.hooks import block_life
+from vllm_codesign.hooks.block_life import BLOCKS
+from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
+from vllm_codesign.recorder.active import key_of
+from vllm_codesign.recorder.layout import Kind
+
+POOL = SimpleNamespace(num_gpu_blocks=8)
+GROUP = bytes(4)
+
+
+@pytest.fixture(autouse=True)
+def fresh(recording: Any) -> Iterator[None]:
+    ENGINE.reset()
+    BLOCKS.reset()
+    ENGINE.block_size, ENGINE.block_bytes = 16, 100
+    yield
+    ENGINE.reset()
+    BLOCKS.reset()
+
+
+def blocks(*numbers: int, hashed: bool = True) -> list[Any]:
+    return [
+        SimpleNamespace(block_id=n, block_hash=bytes([n]) + GROUP if hashed else None)
+        for n in numbers
+    ]
+
+
+def new(name: str, tokens: int = 100) -> tuple[Any, Scheduled]:
+    made = request(name, num_tokens=tokens, block_hashes=[bytes([n]) for n in range(1, 7)])
+    queue(Scheduler(), made)
+    return made, ENGINE.requests[name]
+
+
+def cache(made: Any, *numbers: int, pool: Any = POOL) -> None:
+    block_life.cached(0, 0, None, pool, made, blocks(*numbers), 0, len(numbers), 0)
+
+
+def test_whose_blocks_an_allocation_took(recording: Any) -> None:
+    a, state_a = new("a")
+    cache(a, 1, 2, 3)
+    state_a.owner.freed_at = 500
+    _, state_b = new("b")
+    recording.take()
+    block_life.taken(blocks(2, 3, 7))
+    block_life.allocated(state_b, 900, None)
+    (evicted,) = recording.take()
+    assert (evicted.kind, evicted.key) == (Kind.KV_EVICTED, key_of("b"))
+    assert (evicted.t0, evicted.t1, evicted.b) == (900, 500, 2)
+    assert evicted.a & (1 << 64) - 1 == key_of("a")
+    block_life.allocated(state_b, 950, None)
+    assert recording.take() == [], "told once"
+
+
+def test_who_finds_blocks_owns_them(recording: Any) -> None:
+    a, state_a = new("a")
+    cache(a, 1, 2)
+    state_a.owner.freed_at = 500
+    _, state_b = new("b")
+    block_life.allocated(state_b, 900, SimpleNamespace(blocks=(blocks(1, 2),)))
+    recording.take()
+    block_life.admitted(state_b, 1000)
+    (found,) = recording.take()
+    assert (found.kind, found.t0, found.t1) == (Kind.ENG_BLOCKS, 1000, 500)
+    assert (found.a >> 32, found.a & 0xFFFFFFFF, found.b) == (0, 2, 100)
+    assert BLOCKS.owners[1] is state_b.owner
+
+
+def test_tokens_that_were_cached_once_are_computed_again() -> None:
+    """Behind what is found, as far as nothing new comes; the last token never counts."""
+    a, _ = new("a", 96)
+    cache(a, 1, 2, 3, 4, 5, 6)
+    _, state = new("b", 96)
+    block_life.looked_up(state, prompt(96), 16)
+    assert state.again == 4 * 16, "of six blocks one is found and the last is never used whole"
+    block_life.looked_up(state, prompt(97), 16)
+    assert state.again == 4 * 16, "the same number found: not asked again"
+    block_life.looked_up(state, prompt(97), 32)
+    assert state.again == 4 * 16
+
+
+def prompt(tokens: int) -> Any:
+    return SimpleNamespace(num_tokens=tokens, block_hashes=[bytes([n]) for n in range(1, 7)])
+
+
+def test_what_a_connector_brings_is_not_computed(recording: Any) -> None:
+    a, _ = new("a")
+    cache(a, 1, 2, 3)
+    _, state = new("b")
+    block_life.looked_up(state, prompt(100), 0)
+    assert state.again == 48
+    state.external = 32
+    recording.take()
+    block_life.admitted(state, 7)
+    (record,) = recording.take()
+    assert record.a >> 32 == 16
+
+
+def test_a_reset_is_no_eviction() -> None:
+    a, _ = new("a")
+    cache(a, 1, 2, 3)
+    block_life.forget_all(0)
+    _, state = new("b")
+    block_life.looked_up(state, prompt(100), 0)
+    assert state.again == 0
+    block_life.taken(blocks(1, 2))
+    assert BLOCKS.evicting == {}
+
+
+def test_another_pool_of_the_same_class_is_not_the_devices() -> None:
+    a, _ = new("a")
+    cache(a, 1)
+    cache(a, 2, pool=SimpleNamespace(num_gpu_blocks=8))
+    assert set(BLOCKS.owners) == {1}
+
+
+def test_hashes_are_not_kept_for_ever() -> None:
+    a, _ = new("a")
+    small = SimpleNamespace(num_gpu_blocks=1)
+    for number in range(20):
+        cache(a, number, pool=small)
+    assert list(BLOCKS.seen) == [bytes([n]) + GROUP for n in range(16, 20)]
+
+
+def test_blocks_without_a_hash_have_no_owner() -> None:
+    a, _ = new("a")
+    block_life.cached(0, 0, None, POOL, a, blocks(1, hashed=False), 0, 1, 0)
+    assert BLOCKS.owners == {}
