@@ -344,7 +344,8 @@ def set_up_vllm(version: str, torch_index: str) -> None:
     pins = REQUIREMENTS / f"vllm-{version}.txt"
     wheel = REQUIREMENTS / f"vllm-{version}-wheel.txt"
     beside = REQUIREMENTS / f"lmcache-{version}-wheel.txt"
-    lmcache = (beside,) if beside.is_file() else ()  # this LMCache needs a newer vLLM than 0.19
+    # None for 0.19.0, which needs transformers before 5: LMCache asks for 5.4.
+    lmcache = (beside,) if beside.is_file() else ()
     key = digest(
         *(pins, wheel, *lmcache, REQUIREMENTS / f"torch-{version}.txt"),
         *(sys.version_info[:2], UV_VERSION),

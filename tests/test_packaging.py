@@ -79,6 +79,19 @@ def test_pins_name_packages_and_versions_only(name: str) -> None:
         assert not line.startswith(("torch==", "triton==", "nvidia-", "cuda-")), line
 
 
+def test_the_pinned_lmcache_is_one_that_the_extra_allows() -> None:
+    (extra,) = map(Requirement, PROJECT["optional-dependencies"]["lmcache"])
+    ((name, version),) = _pins("lmcache-0.32.0-wheel").items()
+    assert name == extra.name
+    assert version in extra.specifier
+
+
+def test_lmcache_does_not_hold_opentelemetry_back() -> None:
+    pins = _pins("vllm-0.32.0")
+    exporter = pins["opentelemetry-exporter-prometheus"]
+    assert exporter == pins["opentelemetry-semantic-conventions"]  # released together
+
+
 def test_wheel_holds_the_package_and_its_entry_points(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

@@ -113,6 +113,83 @@ def test_an_environment_without_python_does_not_run(environment) -> None:
     assert not environment.runs()
 
 
+@pytest.fixture
+def installs(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, ...]]:
+    """`set_up_vllm` without a machine, uv and torch: what it would have called."""
+    requirements = tmp_path / "requirements"
+    requirements.mkdir()
+    for file in (ROOT / "requirements").glob("*.txt"):
+        shutil.copyfile(file, requirements / file.name)
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    monkeypatch.setattr(setup, "REQUIREMENTS", requirements)
+    for name in ("check_machine", "check_room", "bootstrap_uv", "install_torch", "install_project"):
+        monkeypatch.setattr(setup, name, lambda *args, **named: None)
+    monkeypatch.setattr(setup, "uv_environment", dict)
+    monkeypatch.setattr(
+        setup, "prepare", lambda made, env: made.site_packages.mkdir(parents=True, exist_ok=True)
+    )
+    monkeypatch.setattr(setup.Environment, "runs", lambda self: self.path.exists())
+    called: list[tuple[str, ...]] = []
+    monkeypatch.setattr(setup, "run", lambda *command, env=None: called.append(command))
+    return called
+
+
+def _files(installs: list[tuple[str, ...]]) -> list[str]:
+    """The requirement files that were installed, each without what it depends on."""
+    found = []
+    for command in installs:
+        if "-r" in command:
+            assert "--no-deps" in command
+            found.append(Path(command[-1]).name)
+    installs.clear()
+    return found
+
+
+LMCACHE = "lmcache-0.32.0-wheel.txt"
+PACKAGES = ["vllm-0.32.0.txt", "vllm-0.32.0-wheel.txt", LMCACHE]
+
+
+def test_lmcache_comes_last_and_brings_nothing(setup: ModuleType, installs) -> None:
+    setup.set_up_vllm("0.32.0", "")
+    assert _files(installs) == PACKAGES
+    setup.set_up_vllm("0.32.0", "")
+    assert _files(installs) == []
+
+
+def test_vllm_0_19_comes_without_lmcache(setup: ModuleType, installs) -> None:
+    setup.set_up_vllm("0.19.0", "")
+    assert _files(installs) == ["vllm-0.19.0.txt", "vllm-0.19.0-wheel.txt"]
+
+
+def test_a_setup_that_ended_before_lmcache_goes_on(
+    setup: ModuleType, installs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = setup.run
+
+    def cut_short(*command, env=None):
+        if LMCACHE in str(command[-1]):
+            raise KeyboardInterrupt
+        recorded(*command, env=env)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(setup, "run", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            setup.set_up_vllm("0.32.0", "")
+    assert _files(installs) == PACKAGES[:-1]
+    setup.set_up_vllm("0.32.0", "")
+    assert _files(installs)[-1] == LMCACHE
+
+
+def test_another_lmcache_is_installed_over_the_old(setup: ModuleType, installs) -> None:
+    setup.set_up_vllm("0.32.0", "")
+    installs.clear()
+    (setup.REQUIREMENTS / LMCACHE).write_text("lmcache==0.5.7\n")
+    setup.set_up_vllm("0.32.0", "")
+    assert LMCACHE in _files(installs)
+
+
 def test_uv_is_told_what_pip_knows(
     setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
