@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-DRAWS = 4000
+from vllm_codesign.analysis import bootstrap
+from vllm_codesign.analysis.bootstrap import DRAWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,9 @@ class Interval:
 
 
 def median_interval(values: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Median of `values` with the 2.5th and 97.5th percentile of resampled medians.
-
-    Efron's percentile bootstrap; the same seed gives the same interval.
-    """
-    if not values:
-        raise ValueError("no values")
-    source = random.Random(seed)
-    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
-    return Interval(
-        statistics.median(values),
-        medians[round(0.025 * (draws - 1))],
-        medians[round(0.975 * (draws - 1))],
-        len(values),
-    )
+    """Median of `values` with the 2.5th and 97.5th percentile of resampled medians."""
+    median, low, high = bootstrap.of_one(values, draws=draws, seed=seed)
+    return Interval(median, low, high, len(values))
 
 
 def neighbour_ratios(

@@ -1,0 +1,139 @@
+"""Intervals of differences: by hand, by their properties, and by how often they are right."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vllm_codesign.analysis import bootstrap
+from vllm_codesign.analysis.bootstrap import difference, of_one
+
+VALUES = st.floats(0, 100, allow_nan=False, width=32)
+ARM = st.lists(st.lists(VALUES, min_size=2, max_size=6), min_size=1, max_size=5)
+QUICK = {"draws": 400}
+
+
+def flat(arm: list[list[float]]) -> list[float]:
+    return list(itertools.chain.from_iterable(arm))
+
+
+def arm(generator: np.random.Generator, mean: float, repeats: int, between: float, within: float):
+    """Requests of several servers, each of which is off by something of its own."""
+    return [
+        list(generator.normal(mean + generator.normal(0, between), within, 20))
+        for _ in range(repeats)
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(ARM, ARM, st.sampled_from(["mean", "median"]))
+def test_the_interval_is_about_the_difference(base, other, statistic) -> None:
+    found = difference(base, other, statistic, **QUICK)
+    of = {"mean": np.mean, "median": np.median}[statistic]
+    assert found.value == pytest.approx(of(flat(other)) - of(flat(base)))
+    assert found.low <= found.high
+    assert found == difference(base, other, statistic, **QUICK)  # the seed is fixed
+    assert found.drawn == ("repeats" if min(len(base), len(other)) >= 3 else "requests")
+
+
+@settings(deadline=None, max_examples=40)
+@given(ARM, ARM, st.integers(-50, 50), st.sampled_from([0.5, 2.0, 8.0]))
+def test_it_moves_and_grows_with_the_values(base, other, shift, scale) -> None:
+    found = difference(base, other, **QUICK)
+    moved = difference(base, [[v * scale + shift for v in one] for one in other], **QUICK)
+    both = difference(
+        [[v * scale + shift for v in one] for one in base],
+        [[v * scale + shift for v in one] for one in other],
+        **QUICK,
+    )
+    near = {"rel": 1e-6, "abs": 1e-6}
+    assert moved.value == pytest.approx(
+        scale * np.mean(flat(other)) + shift - np.mean(flat(base)), **near
+    )
+    assert (both.value, both.low, both.high) == pytest.approx(
+        (scale * found.value, scale * found.low, scale * found.high), **near
+    )
+
+
+@pytest.mark.parametrize("repeats", [3, 6])
+@pytest.mark.parametrize("between", [0.0, 2.0])
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_it_holds_the_truth_95_times_in_100(repeats: int, between: float, shift: float) -> None:
+    """Whether servers differ or not; without a difference this is how often it is noise."""
+    generator = np.random.default_rng(20260514)
+    held = 0
+    for _ in range(400):
+        base = arm(generator, 40.0, repeats, between, 3.0)
+        other = arm(generator, 40.0 + shift, repeats, between, 3.0)
+        found = difference(base, other, draws=500)
+        held += found.low <= shift <= found.high
+    assert 0.92 <= held / 400 <= 0.985
+
+
+def test_medians_are_held_as_well() -> None:
+    generator = np.random.default_rng(7)
+    held = 0
+    for _ in range(300):
+        base, other = (arm(generator, 40.0, 3, 1.0, 3.0) for _ in range(2))
+        held += difference(base, other, "median", draws=500).within_noise
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def test_many_requests_do_not_stand_for_many_servers() -> None:
+    """Servers that differ by more than the arms: requests alone would call it sure."""
+    base = [[10.0, 10.1] * 50, [20.0, 20.1] * 50, [30.0, 30.1] * 50]
+    other = [[12.0, 12.1] * 50, [22.0, 22.1] * 50, [33.0, 33.1] * 50]
+    assert difference(base, other).within_noise
+    assert not difference([flat(base)], [[v + 9 for v in flat(other)]]).within_noise
+
+
+def test_a_clear_difference_is_none_of_noise() -> None:
+    base = [[10.0, 11.0], [10.5, 11.5], [10.0, 10.6]]
+    found = difference(base, [[v + 5 for v in one] for one in base])
+    assert found.value == pytest.approx(5)
+    assert 2 < found.low < 5 < found.high < 8
+    assert not found.within_noise
+
+
+def test_values_that_do_not_vary() -> None:
+    same = [[3.0, 3.0]] * 3
+    found = difference(same, same)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert found.within_noise
+    assert not difference(same, [[4.0, 4.0]] * 3).within_noise
+
+
+def test_one_value_says_nothing() -> None:
+    assert difference([[1.0]], [[1.0, 2.0]]) is None
+    assert difference([], [[1.0, 2.0]]) is None
+    assert difference([[], [1.0, 2.0]], [[1.0, 2.0]]).drawn == "requests"
+
+
+@pytest.mark.parametrize(
+    ("freedom", "percentile"), [(2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (1e9, 1.96)]
+)
+def test_students_percentiles(freedom: float, percentile: float) -> None:
+    assert bootstrap._student(freedom) == pytest.approx(percentile, rel=0.01)
+
+
+def test_without_any_spread_it_is_the_normal() -> None:
+    assert bootstrap._student(bootstrap._freedom([0.0, 0.0], [3, 3])) == pytest.approx(1.96, 1e-3)
+    # Equal spreads: as many as both have together.
+    assert bootstrap._freedom([1.0, 1.0], [3, 3]) == pytest.approx(4)
+    assert bootstrap._freedom([1.0, 0.0], [3, 3]) == pytest.approx(2)
+
+
+def test_the_interval_of_one_sample() -> None:
+    # Of 101 values 0...100 the median's 95 % order statistics are near ranks 41 and 61.
+    value, low, high = of_one([float(n) for n in range(101)])
+    assert value == 50
+    assert 37 <= low <= 43
+    assert 57 <= high <= 63
+    mean, low, high = of_one([0.0, 10.0] * 200, "mean")
+    assert mean == 5
+    assert high - low == pytest.approx(2 * 1.96 * 5 / math.sqrt(400), rel=0.1)
+    with pytest.raises(ValueError, match="no values"):
+        of_one([])
