@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllm_codesign.bench import lmcache_server
-from vllm_codesign.bench.lmcache_server import LMCacheServer
+from vllm_codesign.bench.lmcache_server import LMCacheServer, check_installed
 from vllm_codesign.model.errors import CodesignError
 
 
@@ -40,3 +40,8 @@ def test_without_lmcache_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lmcache_server, "find_spec", lambda name: None)
     with pytest.raises(CodesignError, match=r"not installed here: install vllm-codesign\[lmcache"):
         LMCacheServer(1, engine_driven=True, log_path=tmp_path / "log")
+
+
+def test_a_module_without_its_command_is_not_enough(tmp_path: Path) -> None:
+    with pytest.raises(CodesignError, match=r"there is no command .*bin/lmcache"):
+        check_installed(tmp_path / "bin" / "python")

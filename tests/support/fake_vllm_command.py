@@ -4,10 +4,15 @@ Written into a script by `write`, which a test passes as the server's interprete
 environment says how it behaves: FAKE_VLLM is a comma-separated list of `die`, `deaf`
 (ignores SIGINT and SIGTERM), `slow` (never healthy), `child` (starts a process of its own
 that is deaf), `capture` (makes a capture in CODESIGN_STORE).
+
+`write_lmcache` puts a stand-in for `lmcache server` beside it; FAKE_LMCACHE may say `die` (while
+starting) or `short` (at the first question after it was found healthy). Asked which device it
+uses, vLLM says FAKE_DEVICE, `cpu` by default.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -35,7 +40,36 @@ def write(folder: Path) -> Path:
     return script
 
 
+def write_lmcache(folder: Path) -> Path:
+    """`lmcache` in the folder of the fake interpreter."""
+    script = folder / "lmcache"
+    script.write_text((folder / "fake-python").read_text().replace("main", "lmcache"))
+    script.chmod(0o755)
+    return script
+
+
+def lmcache(arguments: list[str]) -> None:
+    behaviour = os.environ.get("FAKE_LMCACHE", "").split(",")
+    print(" ".join(arguments), flush=True)
+    if "die" in behaviour:
+        print("RuntimeError: not enough memory")
+        sys.exit(3)
+
+    async def healthy(_request: web.Request) -> web.Response:
+        if "short" in behaviour:
+            asyncio.get_running_loop().call_later(0.2, os._exit, 4)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/healthcheck", healthy)
+    port = int(arguments[arguments.index("--http-port") + 1])
+    web.run_app(app, host="127.0.0.1", port=port)
+
+
 def main(arguments: list[str]) -> None:
+    if "-c" in arguments:
+        print("INFO starting\ncodesign-device:", os.environ.get("FAKE_DEVICE", "cpu"))
+        return
     behaviour = os.environ.get("FAKE_VLLM", "").split(",")
     print("loading weights", flush=True)
     if "die" in behaviour:

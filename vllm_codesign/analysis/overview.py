@@ -13,7 +13,7 @@ from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.tables import Tables, build
-from vllm_codesign.model.bench import BenchRun
+from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.step import Step
 from vllm_codesign.store.capture import RUN_STORES, Capture, RunInfo, latest, resolve
@@ -139,7 +139,13 @@ def load_results(path: Path) -> BenchRun:
     """`results.json`, checked."""
     path = path / RESULTS if path.is_dir() else path
     try:
-        return BenchRun.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if (arms := _arms(content)) is not None:
+            raise CodesignError(
+                f"{path} names the servers of several arms: name one of them"
+                + (f", as {path.parent / arms.servers[0].folder}" if arms.servers else "")
+            )
+        return BenchRun.model_validate_json(content)
     except OSError as error:
         raise CodesignError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
@@ -148,6 +154,13 @@ def load_results(path: Path) -> BenchRun:
         raise CodesignError(
             f"{path} is not what `codesign bench` of this version writes: {where}: {first['msg']}"
         ) from error
+
+
+def _arms(content: bytes) -> ArmsRun | None:
+    try:
+        return ArmsRun.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
 def _only(tables: Tables, name: str) -> Tables:

@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllm_codesign import settings
@@ -24,12 +24,16 @@ _DRAIN_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """What to serve and with which flags; `start_timeout_s` until it must be healthy."""
+    """What to serve and with which flags; `start_timeout_s` until it must be healthy.
+
+    `env` is added to the environment, whatever that says.
+    """
 
     model: str
     flags: tuple[str, ...] = ()
     python: str = sys.executable
     start_timeout_s: float = 900.0
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def execute_with(
@@ -52,7 +56,7 @@ def execute_with(
     vllm = VllmServer(
         server.model,
         flags=server.flags,
-        env={name: environment[name] for name in defaults},
+        env={name: environment[name] for name in defaults} | dict(server.env),
         python=server.python,
         log_path=out / "server.log",
         timeout_s=server.start_timeout_s,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
-from vllm_codesign.model.bench import BenchRun
+from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 
 FILE_NAME = "results.json"
+_Run = TypeVar("_Run", BenchRun, ArmsRun)
 
 
-def write(path: Path, run: BenchRun) -> None:
+def write(path: Path, run: BenchRun | ArmsRun) -> None:
     """Replace `path` in one step: a reader, or a crash, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -31,8 +34,19 @@ def write(path: Path, run: BenchRun) -> None:
 
 def read(path: Path) -> BenchRun | None:
     """The run in `path`, None where there is none; raises CodesignError if it is damaged."""
+    return _read(path, BenchRun)
+
+
+def read_arms(path: Path) -> ArmsRun | None:
+    """The same of a run with arms."""
+    return _read(path, ArmsRun)
+
+
+def _read(path: Path, model: type[_Run]) -> _Run | None:
     try:
-        return BenchRun.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _check_kind(path, content, model)
+        return model.model_validate_json(content)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -48,14 +62,47 @@ def read(path: Path) -> BenchRun | None:
         ) from error
 
 
+def _check_kind(path: Path, content: bytes, model: type[BenchRun] | type[ArmsRun]) -> None:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return  # the model says what is wrong
+    with_arms = isinstance(document, dict) and "arms" in document
+    if with_arms != (model is ArmsRun):
+        raise CodesignError(
+            f"{path} holds a run {'with' if with_arms else 'without'} --arm: name another folder "
+            "with --out, or remove it"
+        )
+
+
 def check_same(path: Path, old: BenchRun, new: BenchRun) -> None:
     """Raise CodesignError unless `new` asks for what `old` asked for."""
-    for what, before, now in (
+    _check(
+        path,
         ("another server", _server(old), _server(new)),
         ("another model", old.model, new.model),
         ("another arrival", old.arrival, new.arrival),
         ("other scenarios", old.scenarios, new.scenarios),
-    ):
+    )
+
+
+def check_same_arms(path: Path, old: ArmsRun, new: ArmsRun) -> None:
+    """The same of runs with arms. Repeats may be added to a run, and none taken away."""
+    _check(
+        path,
+        ("another model", old.model, new.model),
+        ("other server flags", " ".join(old.server_flags), " ".join(new.server_flags)),
+        ("another arrival", old.arrival, new.arrival),
+        ("another warm-up", str(old.warm_up), str(new.warm_up)),
+        ("other arms", ", ".join(old.arms), ", ".join(new.arms)),
+        ("another --lmcache-gib", str(old.lmcache_gib), str(new.lmcache_gib)),
+        ("more repeats", str(max(old.repeats, new.repeats)), str(new.repeats)),
+        ("other scenarios", old.scenarios, new.scenarios),
+    )
+
+
+def _check(path: Path, *same: tuple[str, object, object]) -> None:
+    for what, before, now in same:
         if before != now:
             raise CodesignError(
                 f"{path} holds a run with {what}{_difference(before, now)}: name another "

@@ -192,9 +192,7 @@ class VllmServer(Server):
         timeout_s: float = 600.0,
         progress: Callable[[str], None] = say,
     ) -> None:
-        for flag in flags:
-            if flag.split("=")[0] in ("--host", "--port", "--uds"):
-                raise CodesignError(f"{flag}: the address is chosen here; leave the flag out")
+        check_flags(flags)
         port = free_port()
         super().__init__(
             (
@@ -208,6 +206,13 @@ class VllmServer(Server):
             timeout_s=timeout_s,
             progress=progress,
         )
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Raise CodesignError for a flag of `vllm serve` that is not the user's to give."""
+    for flag in flags:
+        if flag.split("=")[0] in ("--host", "--port", "--uds"):
+            raise CodesignError(f"{flag}: the address is chosen here; leave the flag out")
 
 
 def free_port() -> int:

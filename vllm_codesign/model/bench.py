@@ -1,7 +1,8 @@
 """`results.json`: what a load generator saw, request by request.
 
 It is read back by `analyze` and `report`, and written by nobody but `codesign bench`;
-a file from elsewhere is checked by these models.
+a file from elsewhere is checked by these models. A run with `--arm` has a `results.json` for
+each server, and one above them that names them all.
 """
 
 from __future__ import annotations
@@ -73,3 +74,31 @@ class BenchRun(_Strict):
     finished_unix_ns: int | None = None
     scenarios: list[Scenario]
     requests: list[RequestResult]
+
+
+class ArmRepeat(_Strict):
+    """One server of an arm, all scenarios done."""
+
+    arm: str
+    repeat: int = Field(ge=1)
+    folder: str = Field(description="of its results.json, from the folder of this file")
+    capture: str | None = Field(default=None, description="capture folder of the server, if known")
+    started_unix_ns: int
+    finished_unix_ns: int
+
+
+class ArmsRun(_Strict):
+    """The same scenarios against several configurations, each started `repeats` times."""
+
+    schema_version: Literal[1] = 1
+    tool_version: str
+    model: str
+    server_flags: list[str] = Field(description="of every arm, besides the arm's own")
+    arrival: str = "batch"
+    warm_up: int = Field(ge=0)
+    arms: list[str] = Field(min_length=1, description="the first is what others are compared with")
+    lmcache_gib: float | None = Field(default=None, description="host memory of LMCache's server")
+    repeats: int = Field(ge=1)
+    started_unix_ns: int
+    scenarios: list[Scenario]
+    servers: list[ArmRepeat] = Field(description="in the order of time")

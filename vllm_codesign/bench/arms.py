@@ -1,0 +1,183 @@
+"""The same scenarios against several server configurations, started in turn.
+
+An arm is a configuration with a name. Each of its repeats is a server of its own, started and
+stopped here, one at a time, with its results and its capture in `OUT/ARM/REPEAT`. The order of
+the arms is turned round from one repeat to the next (A B, B A, A B), so that a machine that
+gets slower over the run does so for all of them.
+
+A repeat that was interrupted is made anew and not continued: its second half would meet an
+empty cache. Repeats that are done are kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vllm_codesign import __version__
+from vllm_codesign.bench import lmcache_server, results
+from vllm_codesign.bench.lmcache_server import LMCacheServer
+from vllm_codesign.bench.own_server import OwnServer, execute_with
+from vllm_codesign.bench.run import Plan
+from vllm_codesign.bench.server import check_flags, say
+from vllm_codesign.bench.vllm_platform import device_type
+from vllm_codesign.model.bench import ArmRepeat, ArmsRun, BenchRun
+from vllm_codesign.model.errors import CodesignError
+
+HBM = "hbm"
+LMCACHE = "lmcache"
+ARMS = {
+    HBM: "vLLM's prefix cache alone",
+    LMCACHE: "the same, and an LMCache server behind it",
+}
+DEFAULT_REPEATS = 3
+DEFAULT_LMCACHE_GIB = 4.0
+
+_FLAGS = ("--enable-prefix-caching",)
+"""Of every arm, so that LMCache is all that they differ in; vLLM's default for text models."""
+_OURS = ("--kv-transfer-config", "--enable-prefix-caching", "--no-enable-prefix-caching")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmsPlan:
+    """What to run: `plan` against `server` in each of `arms`, `repeats` times.
+
+    `lmcache_gib`: host memory that LMCache's server may use.
+    """
+
+    server: OwnServer
+    plan: Plan
+    arms: tuple[str, ...]
+    repeats: int = DEFAULT_REPEATS
+    lmcache_gib: float = DEFAULT_LMCACHE_GIB
+
+    def order(self) -> Iterator[tuple[int, str]]:
+        """Repeat, from 1 on, and arm, in the order of time."""
+        for repeat in range(1, self.repeats + 1):
+            for arm in self.arms if repeat % 2 else reversed(self.arms):
+                yield repeat, arm
+
+
+def execute_arms(asked: ArmsPlan, out: Path, progress: Callable[[str], None] = say) -> ArmsRun:
+    """Make all repeats that `out` lacks, noting each; return the whole run.
+
+    Raises CodesignError before anything is started where that could not succeed, and later
+    when a server fails or answers nothing.
+    """
+    path = out / results.FILE_NAME
+    _check(asked)
+    run = _begin(asked, path)
+    done = {(each.arm, each.repeat) for each in run.servers}
+    pending = [each for each in asked.order() if (each[1], each[0]) not in done]
+    if not pending:
+        progress(f"{path} is complete: nothing to do")
+        return run
+    if done:
+        progress(f"{path}: {len(done)} servers are done, going on after them")
+    engine_driven = False
+    if any(arm == LMCACHE for _repeat, arm in pending):
+        # Without a GPU nobody but the engine's workers can copy blocks.
+        engine_driven = device_type(asked.server.python) == "cpu"
+    results.write(path, run)
+    for repeat, arm in pending:
+        folder = out / arm / str(repeat)
+        shutil.rmtree(folder, ignore_errors=True)
+        progress(f"arm {arm}, repeat {repeat} of {asked.repeats}, into {folder}")
+        started = time.time_ns()
+        with _configured(arm, asked, folder, engine_driven, progress) as server:
+            one = execute_with(server, asked.plan, folder, progress)
+        _check_answers(arm, repeat, one, folder)
+        note = ArmRepeat(
+            arm=arm,
+            repeat=repeat,
+            folder=str(folder.relative_to(out)),
+            capture=one.capture,
+            started_unix_ns=started,
+            finished_unix_ns=time.time_ns(),
+        )
+        run = run.model_copy(update={"servers": [*run.servers, note]})
+        results.write(path, run)
+    return run
+
+
+def _check(asked: ArmsPlan) -> None:
+    check_flags(asked.server.flags)
+    for flag in asked.server.flags:
+        # vLLM takes underscores for dashes, and --x.y for a field of x.
+        if flag.split("=")[0].split(".")[0].replace("_", "-") in _OURS:
+            raise CodesignError(f"{flag}: the arms set it; leave the flag out")
+    if LMCACHE in asked.arms:
+        lmcache_server.check_installed(asked.server.python)
+
+
+def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
+    new = ArmsRun(
+        tool_version=__version__,
+        model=asked.server.model,
+        server_flags=list(asked.server.flags),
+        arrival=str(asked.plan.arrival),
+        warm_up=asked.plan.warm_up,
+        arms=list(asked.arms),
+        lmcache_gib=asked.lmcache_gib if LMCACHE in asked.arms else None,
+        repeats=asked.repeats,
+        started_unix_ns=time.time_ns(),
+        scenarios=list(asked.plan.scenarios),
+        servers=[],
+    )
+    old = results.read_arms(path)
+    if old is not None:
+        results.check_same_arms(path, old, new)
+        return old.model_copy(update={"repeats": new.repeats})
+    for arm in asked.arms:
+        # Nobody's folder is removed unless `path` says that it is ours.
+        if (path.parent / arm).exists():
+            raise CodesignError(
+                f"{path.parent / arm} exists and there is no {path}: name another folder with --out"
+            )
+    return new
+
+
+@contextmanager
+def _configured(
+    arm: str,
+    asked: ArmsPlan,
+    folder: Path,
+    engine_driven: bool,
+    progress: Callable[[str], None],
+) -> Iterator[OwnServer]:
+    """The server of an arm, with what it needs beside it running meanwhile."""
+    # Both arms hash alike: the study's setting, and LMCache's need.
+    plain = replace(
+        asked.server, flags=(*_FLAGS, *asked.server.flags), env=lmcache_server.ENVIRONMENT
+    )
+    if arm != LMCACHE:
+        yield plain
+        return
+    with LMCacheServer(
+        asked.lmcache_gib,
+        engine_driven=engine_driven,
+        log_path=folder / "lmcache.log",
+        python=asked.server.python,
+        progress=progress,
+    ) as cache:
+        yield replace(plain, flags=(*cache.vllm_flags, *plain.flags))
+        if not cache.running:
+            raise CodesignError(
+                f"LMCache ended during the run; see {cache.log_path}, then run the same "
+                "command again"
+            )
+
+
+def _check_answers(arm: str, repeat: int, run: BenchRun, folder: Path) -> None:
+    """A server that answered nothing is no repeat."""
+    if any(row.status == "ok" for row in run.requests):
+        return
+    reasons: Sequence[str] = [row.error for row in run.requests if row.error]
+    raise CodesignError(
+        f"arm {arm}, repeat {repeat}: all {len(run.requests)} requests failed"
+        f"{f' ({reasons[0]})' if reasons else ''}; see {folder / 'server.log'}"
+    )
