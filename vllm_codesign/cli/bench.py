@@ -14,21 +14,39 @@ from types import FrameType
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 
+from vllm_codesign.analysis.arms import compare, plain
 from vllm_codesign.bench import results, scenarios, summary
+from vllm_codesign.bench.arms import (
+    ARMS,
+    DEFAULT_LMCACHE_GIB,
+    DEFAULT_REPEATS,
+    ArmsPlan,
+    execute_arms,
+)
 from vllm_codesign.bench.load import Arrival
 from vllm_codesign.bench.own_server import OwnServer, execute_with
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import say
-from vllm_codesign.model.bench import BenchRun, Scenario
+from vllm_codesign.cli.arms_table import arms_table, remarks
+from vllm_codesign.model.bench import ArmsRun, BenchRun, Scenario
 from vllm_codesign.model.errors import CodesignError
 
 _TABLE_WIDTH = 132
+_NO_LIMIT = 1_000
 
 
 @click.command(name="bench", short_help="Load a server with scenarios.")
 @click.option("--url", help="Server to load, as http://HOST:PORT.")
 @click.option("--model", help="Model to serve for the run; server flags after --.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    type=click.Choice(list(ARMS)),
+    help="With --model: configuration to compare; the first is the base.",
+)
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this; repeatable.")
 @click.option("--set", "set_name", type=click.Choice(list(scenarios.SETS)), help="Default: quick.")
 @click.option("--scenarios", "file", type=click.Path(path_type=Path), help="TOML or JSON file.")
@@ -38,7 +56,11 @@ _TABLE_WIDTH = 132
     type=click.Choice(["identical", "unique", "shared-prefix"]),
     help="Default: as the scenario says.",
 )
-@click.option("--repeats", type=click.IntRange(1, 10_000), help="Batches per scenario.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 10_000),
+    help="Batches per scenario; with --arm: servers of each.",
+)
 @click.option("--max-tokens", type=click.IntRange(1, 1_000_000), help="Tokens to generate.")
 @click.option(
     "--warmup",
@@ -54,6 +76,13 @@ _TABLE_WIDTH = 132
     show_default=True,
     help="Seconds per request.",
 )
+@click.option(
+    "--lmcache-gib",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_LMCACHE_GIB,
+    show_default=True,
+    help="Host memory of LMCache's server, arm lmcache.",
+)
 @click.option("--session-id", metavar="PREFIX", help="Send X-Session-ID: PREFIX-<client>.")
 @click.option(
     "--out",
@@ -67,6 +96,7 @@ _TABLE_WIDTH = 132
 def command(
     url: str | None,
     model: str | None,
+    arms: tuple[str, ...],
     names: tuple[str, ...],
     set_name: str | None,
     file: Path | None,
@@ -76,6 +106,7 @@ def command(
     max_tokens: int | None,
     warmup: int,
     timeout: float,
+    lmcache_gib: float,
     session_id: str | None,
     out: Path,
     as_json: bool,
@@ -83,13 +114,16 @@ def command(
 ) -> None:
     """Load a vLLM server with scenarios and time every request as the MI300X study did.
 
-    The server runs already (--url), or is started and traced for the run (--model).
+    The server runs already (--url), or is started and traced for the run (--model). With --arm
+    servers of each configuration are started in turn and compared: hbm is vLLM with its prefix
+    cache, lmcache has an LMCache server behind it.
 
     \b
     Examples:
       codesign bench --url http://127.0.0.1:8000 --set quick
       codesign bench --url http://127.0.0.1:8000 --scenario conc16_32k --prompts unique
       codesign bench --model Qwen/Qwen3-0.6B --set study --out out/study -- --max-model-len 131072
+      codesign bench --model Qwen/Qwen3-0.6B --arm hbm --arm lmcache --out out/arms
 
     \b
     A file for --scenarios has a table for each (repeats, pause_s, prompts, route and stream are
@@ -111,7 +145,11 @@ def command(
         raise CodesignError(
             f"--session-id {session_id!r} cannot go into a header: use printable ASCII"
         )
-    overrides = {"prompts": prompts, "repeats": repeats, "max_tokens": max_tokens}
+    if arms and model is None:
+        raise CodesignError("--arm starts its own servers: name the model to serve with --model")
+    overrides = {"prompts": prompts, "max_tokens": max_tokens}
+    if not arms:
+        overrides["repeats"] = repeats
     plan = Plan(
         scenarios=_overridden(scenarios.select(names, set_name, file), overrides),
         arrival=Arrival.parse(arrival),
@@ -126,7 +164,13 @@ def command(
             run = asyncio.run(execute(plan, url, path))
         else:
             assert model is not None
-            run = execute_with(OwnServer(model, server_flags), plan, out)
+            server = OwnServer(model, server_flags)
+            if arms:
+                unique = tuple(dict.fromkeys(arms))
+                asked = ArmsPlan(server, plan, unique, repeats or DEFAULT_REPEATS, lmcache_gib)
+                _print_arms(execute_arms(asked, out), path, as_json)
+                return
+            run = execute_with(server, plan, out)
     except KeyboardInterrupt:
         if path.exists():
             say(f"{path} has what is done; the same command goes on from there")
@@ -183,6 +227,29 @@ def _print(run: BenchRun, path: Path, as_json: bool) -> None:
         for reason, count in one.errors.items():
             console.print(f"{one.scenario}: {count} failed: {reason}", markup=False)
     click.echo(f"{path}: {len(run.requests)} requests")
+
+
+def _print_arms(run: ArmsRun, path: Path, as_json: bool) -> None:
+    compared = compare(run, path.parent)
+    if as_json:
+        document = {
+            "results": str(path),
+            "model": run.model,
+            "arrival": run.arrival,
+            "repeats": run.repeats,
+            **plain(compared),
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    for line in compared.lossy:
+        click.echo(f"LOSSY CAPTURE: {line}")
+    table = arms_table(compared)
+    console = Console(highlight=False, width=_NO_LIMIT)
+    console.width = Measurement.get(console, console.options, table).maximum
+    console.print(table)
+    for line in remarks(compared):
+        click.echo(line)
+    click.echo(f"{path}: {len(run.servers)} servers")
 
 
 def _fail_if_nothing_worked(run: BenchRun) -> None:
