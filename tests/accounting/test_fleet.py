@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.accounting.cases import ENGINE, STEP_NS, in_engine, member, span, step, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import Timeline, Work, fleet, timelines
+from vllm_codesign.model.step import ConnectorCall
 from vllm_codesign.model.trace import RequestTrace
 
 
@@ -42,6 +45,33 @@ def test_every_cause_has_its_time() -> None:
     }
     assert engine.exposed_ns == 153
     assert found.speed_up == (60 + 153) / 60
+
+
+def test_a_load_comes_before_what_the_host_does_meanwhile() -> None:
+    """15 ns of it while the device works: those are busy. The step's worker prepares at 1015."""
+    load = in_engine(S.KV_LOAD.name, 1005, 1035)
+    request = served()
+    request = replace(request, children=(*request.children, load))
+    found = fleet(work_of(request), timelines([step(1, 1000, members=(member(),))]))
+    (engine,) = found.engines
+    assert engine.busy_ns == 60
+    assert engine.idle_ns["kv_load"] == 15  # of it schedule 5, reach 5, prepare 5
+    assert engine.idle_ns["schedule"] == 5
+    assert "prepare" not in engine.idle_ns
+    assert sum(engine.idle_ns.values()) + 60 == engine.window_ns
+    assert engine.exposed_ns == 153 - 15
+
+
+@pytest.mark.parametrize(("source", "busy"), [("wall", 60 - 20), ("events", 60)])
+def test_a_save_within_host_time_is_not_the_devices(source: str, busy: int) -> None:
+    made = step(1, 1000, members=(member(),))
+    (rank,) = made.ranks
+    model, sample = (replace(d, source=source) for d in rank.device)
+    save = ConnectorCall("save", model.end_ns - 30, model.end_ns - 10)
+    saving = replace(made, ranks=(replace(rank, device=(model, sample), connector=(save,)),))
+    (engine,) = fleet(work_of(served()), timelines([saving])).engines
+    assert engine.busy_ns == busy
+    assert engine.idle_ns.get("other", 0) + engine.busy_ns + engine.idle_ns["ipc"] == 60 + 32
 
 
 def test_an_engine_that_no_request_is_for_has_no_work() -> None:

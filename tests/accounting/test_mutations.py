@@ -31,6 +31,24 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "a load comes before gaps and queue",
+        "request",
+        "    if Fact.KV_LOAD in facts:",
+        "    if Fact.KV_LOAD in facts and not (waiting or running):",
+    ),
+    Mutation(
+        "a device idle for a load is not idle for the host",
+        "fleet",
+        "    label[here & pieces.covered(_LOADING)] = rank[IdleCause.KV_LOAD]",
+        "",
+    ),
+    Mutation(
+        "host time of a save is not the device's",
+        "timeline",
+        "                if at < start < end:",
+        "                if False:",
+    ),
+    Mutation(
         "prefill is told from decode",
         "request",
         "        return Part.DEVICE_PREFILL, host_work",

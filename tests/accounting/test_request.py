@@ -61,6 +61,42 @@ def test_a_request_alone_in_two_steps_gives_every_part_its_length():
     assert exposed_ns(found) == found.total_ns - 120 - 6
 
 
+def test_a_load_comes_before_gaps_and_queue_and_after_the_device():
+    """Asynchronous from 960 to 1010, in the queue and in schedule(); synchronous over the worker's
+    preparing and the model's first 10 ns."""
+    made = step(1, 1000, members=(member(phase="prefill"),))
+    (rank,) = made.ranks
+    begins = rank.forward[0]
+    request = trace(
+        950,
+        made.end_ns,
+        in_engine(S.ENGINE_QUEUE.name, 950, 1000),
+        in_engine(S.KV_LOAD.name, 960, 1010),
+        in_engine(S.PREFILL.name, 1000, made.end_ns),
+        in_engine(S.KV_LOAD.name, begins - 5, begins + 10),
+    )
+    found = account(request, timelines([made]))
+    assert found.parts["kv.load"] == 50 + 5
+    assert found.parts["device.prefill"] == 60
+    assert "device.gap.prepare" not in found.parts
+    assert "device.gap.schedule" not in found.parts
+    assert found.total_ns == request.root.duration_ns
+    assert bottleneck(found) == "kv.load"
+    assert exposed_ns(found) == found.total_ns - 60 - 55 - found.parts["unattributed"]
+
+
+def test_below_level_step_an_asynchronous_load_is_a_part_too():
+    request = trace(
+        950,
+        1100,
+        in_engine(S.ENGINE_QUEUE.name, 950, 1000),
+        in_engine(S.KV_LOAD.name, 960, 990),
+        in_engine(S.PREFILL.name, 1000, 1100),
+        level="request",
+    )
+    assert account(request, {}).parts == {"kv.load": 30, "engine.queue": 20, "engine.prefill": 100}
+
+
 def test_waiting_is_capacity_while_the_device_works_for_others_and_host_while_it_idles():
     others = step(1, 1000, members=(member(span_id=5, request="r5"),))
     mine = step(2, 1000 + STEP_NS, members=(member(phase="prefill"),))

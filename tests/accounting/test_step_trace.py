@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support import traces
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting.step_trace import step_of, trace_of
-from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step, Stretch
+from vllm_codesign.model.step import ConnectorCall, DeviceInterval, Member, RankStep, Step, Stretch
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.store.reader import Reading, read_steps, read_traces
 from vllm_codesign.store.writer import SegmentWriter
@@ -47,7 +47,17 @@ def rank_steps(draw: st.DrawFn, rank: int) -> RankStep:
     alone = draw(st.none() | stretches()) if forward is not None else None
     if (execute, sample) == (None, None):
         sample = draw(stretches())
-    return RankStep(rank, execute, forward, sample, alone, device)
+    calls = st.builds(
+        lambda work, at, load_ns, save_ns: ConnectorCall(work, *at, load_ns, save_ns),
+        st.sampled_from(["load", "save"]),
+        stretches(),
+        lengths,
+        lengths,
+    )
+    # One thread makes them, so no two begin at once.
+    drawn = draw(st.lists(calls, max_size=3, unique_by=lambda call: call.start_ns))
+    connector = tuple(sorted(drawn, key=lambda call: call.start_ns))
+    return RankStep(rank, execute, forward, sample, alone, device, connector)
 
 
 members = st.builds(

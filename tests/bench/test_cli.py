@@ -3,6 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.support.scenario_file import SCENARIO_FILE
 from vllm_codesign.cli.bench import command
 from vllm_codesign.model.errors import CodesignError
 
@@ -16,20 +17,10 @@ def codesign(tmp_path):
     return run
 
 
-FILE = """
-[[scenario]]
-name = "tiny"
-concurrency = 2
-prompt_tokens = 30
-max_tokens = 3
-repeats = 2
-"""
-
-
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(FILE)
+    path.write_text(SCENARIO_FILE)
     return str(path)
 
 

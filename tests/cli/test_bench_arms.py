@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import fake_vllm_command
+from tests.support.scenario_file import SCENARIO_FILE
 from vllm_codesign.analysis.arms import ArmFigures, Compared, Comparison, Shares
 from vllm_codesign.analysis.bootstrap import Interval
 from vllm_codesign.analysis.stats import summarize
@@ -18,22 +19,13 @@ from vllm_codesign.cli.arms_table import arms_table, remarks
 from vllm_codesign.cli.bench import command
 from vllm_codesign.model.errors import CodesignError
 
-FILE = """
-[[scenario]]
-name = "tiny"
-concurrency = 2
-prompt_tokens = 30
-max_tokens = 3
-repeats = 2
-"""
-
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An interpreter with a vLLM and an LMCache of ours, which `--model` is served by."""
     for name in ("CODESIGN_STORE", "VLLM_PLUGINS", "FAKE_LMCACHE", "FAKE_DEVICE", "FAKE_VLLM"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "mine.toml").write_text(FILE)
+    (tmp_path / "mine.toml").write_text(SCENARIO_FILE)
     path = fake_vllm_command.write(tmp_path)
     fake_vllm_command.write_lmcache(tmp_path)
     own = functools.partial(OwnServer, python=str(path))

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.hooks.engine import Scheduler, queue, request
-from vllm_codesign.hooks import block_life
+from vllm_codesign.hooks import block_life, engine_core
 from vllm_codesign.hooks.block_life import BLOCKS
 from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
+from vllm_codesign.hooks.installer import getters_for
 from vllm_codesign.recorder.active import key_of
 from vllm_codesign.recorder.layout import Kind
 
@@ -23,7 +24,7 @@ GROUP = bytes(4)
 def fresh(recording: Any) -> Iterator[None]:
     ENGINE.reset()
     BLOCKS.reset()
-    ENGINE.block_size, ENGINE.block_bytes = 16, 100
+    ENGINE.block_size, ENGINE.block_bytes, ENGINE.pool = 16, 100, id(POOL)
     yield
     ENGINE.reset()
     BLOCKS.reset()
@@ -106,10 +107,18 @@ def test_what_a_connector_brings_is_not_computed(recording: Any) -> None:
     assert record.a >> 32 == 16
 
 
+@pytest.mark.parametrize(("done", "pool"), [(False, POOL), (True, SimpleNamespace())])
+def test_a_reset_that_failed_or_of_another_pool_changes_nothing(done: bool, pool: Any) -> None:
+    a, _ = new("a")
+    cache(a, 1, 2, 3)
+    block_life.emptied(0, 0, done, pool)
+    assert set(BLOCKS.owners) == {1, 2, 3}
+
+
 def test_a_reset_is_no_eviction() -> None:
     a, _ = new("a")
     cache(a, 1, 2, 3)
-    block_life.forget_all(0)
+    block_life.emptied(0, 0, True, POOL)
     _, state = new("b")
     block_life.looked_up(state, prompt(100), 0)
     assert state.again == 0
@@ -127,6 +136,7 @@ def test_another_pool_of_the_same_class_is_not_the_devices() -> None:
 def test_hashes_are_not_kept_for_ever() -> None:
     a, _ = new("a")
     small = SimpleNamespace(num_gpu_blocks=1)
+    ENGINE.pool = id(small)
     for number in range(20):
         cache(a, number, pool=small)
     assert list(BLOCKS.seen) == [bytes([n]) + GROUP for n in range(16, 20)]
@@ -136,3 +146,64 @@ def test_blocks_without_a_hash_have_no_owner() -> None:
     a, _ = new("a")
     block_life.cached(0, 0, None, POOL, a, blocks(1, hashed=False), 0, 1, 0)
     assert BLOCKS.owners == {}
+
+
+class Pool:
+    """As `BlockPool` hands blocks out."""
+
+    def __init__(self, cached: int) -> None:
+        self.num_gpu_blocks = 8
+        self.cached_block_hash_to_block = dict.fromkeys(range(cached))
+
+    def get_new_blocks(self, count: int) -> list[Any]:
+        for key in range(count):
+            self.cached_block_hash_to_block.pop(key, None)
+        return blocks(*range(1, count + 1))
+
+
+def take(pool: Pool, count: int) -> None:
+    method = Pool.get_new_blocks
+    engine_core.make_get_blocks(method, getters_for(method, ("self",)))(pool, count)
+
+
+def test_only_what_the_devices_pool_hands_out_is_evicted() -> None:
+    mine, other = Pool(5), Pool(5)
+    ENGINE.pool = id(mine)
+    a, _ = new("a")
+    cache(a, 1, 2, 3, pool=mine)
+    take(other, 2)
+    assert (ENGINE.evicted, BLOCKS.evicting) == (0, {})
+    take(mine, 2)
+    assert (ENGINE.evicted, sum(BLOCKS.evicting.values())) == (2, 2)
+
+
+def test_what_changes_hands_while_dormant_is_nobodys(recording: Any) -> None:
+    pool = Pool(5)
+    ENGINE.pool = id(pool)
+    a, _ = new("a")
+    cache(a, 1, 2, 3, pool=pool)
+    recording.session.level = 0
+    ENGINE.requests.clear()
+    take(pool, 1)
+    recording.session.level = 1
+    take(pool, 3)
+    assert BLOCKS.evicting == {}
+
+
+def test_the_scheduler_says_which_pool_is_the_devices() -> None:
+    pool = SimpleNamespace()
+    config = SimpleNamespace(
+        num_blocks=10, kv_cache_tensors=[SimpleNamespace(size=640)] * 2, kv_cache_groups=[1]
+    )
+    scheduler = Scheduler(
+        kv_cache_config=config,
+        kv_cache_manager=SimpleNamespace(block_pool=pool),
+        block_size=32,
+    )
+    ENGINE.reset()
+    queue(scheduler, request("a"))
+    assert (ENGINE.pool, ENGINE.block_bytes, ENGINE.block_size) == (id(pool), 128, 32)
+    ENGINE.reset()
+    config.kv_cache_groups = [1, 2]
+    queue(scheduler, request("b"))
+    assert ENGINE.block_size == 0, "blocks of several kinds do not say how many tokens they hold"

@@ -1,6 +1,6 @@
 """Scheduler hooks on plain objects: admission, blocks, preemption, end of a request."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,10 +87,8 @@ def test_a_lookup_of_an_earlier_step_is_not_the_admitting_one(recording: Any) ->
     assert Kind.ENG_LOOKUP not in recording.kinds()
 
 
-def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter(range(100, 10_000, 10))
-    monkeypatch.setattr(engine_core, "clock", lambda: next(times))
-    got: list[Any] = [None, SimpleNamespace(blocks=([1, 2], [3])), SimpleNamespace(blocks=([4],))]
+def hooked_allocation(answer: Callable[[], Any]) -> Any:
+    """`allocate_slots`, as the hook has it."""
 
     def allocate_slots(
         request: Any,
@@ -98,11 +96,22 @@ def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         num_external_computed_tokens: int = 0,
         new_computed_blocks: Any = None,
     ) -> Any:
+        return answer()
+
+    reads = ("request", "num_external_computed_tokens", "new_computed_blocks")
+    return engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
+
+
+def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(100, 10_000, 10))
+    monkeypatch.setattr(engine_core, "clock", lambda: next(times))
+    got: list[Any] = [None, SimpleNamespace(blocks=([1, 2], [3])), SimpleNamespace(blocks=([4],))]
+
+    def answer() -> Any:
         ENGINE.evicted += 2
         return got.pop(0)
 
-    reads = ("request", "num_external_computed_tokens", "new_computed_blocks")
-    allocate = engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
+    allocate = hooked_allocation(answer)
     scheduler, a = Scheduler(), request("a")
     queue(scheduler, a)
     assert allocate(a, 5) is None
@@ -127,16 +136,7 @@ def test_allocations(recording: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_waiting_request_that_gets_no_blocks_says_so(recording: Any, who: str) -> None:
     """One that was admitted before waits again for all its blocks."""
 
-    def allocate_slots(
-        request: Any,
-        tokens: int,
-        num_external_computed_tokens: int = 0,
-        new_computed_blocks: Any = None,
-    ) -> Any:
-        return None
-
-    reads = ("request", "num_external_computed_tokens", "new_computed_blocks")
-    allocate = engine_core.make_allocate(allocate_slots, getters_for(allocate_slots, reads))
+    allocate = hooked_allocation(lambda: None)
     scheduler, a = Scheduler(), request(who)
     queue(scheduler, request("traced"))
     if who == "preempted":
@@ -144,22 +144,6 @@ def test_a_waiting_request_that_gets_no_blocks_says_so(recording: Any, who: str)
         engine_core._scheduled(100, 115, step(new=(who,), **{who: 1}), scheduler)
     allocate(a, 5)
     assert ENGINE.allocation_failed
-
-
-def test_evictions_are_what_the_cache_map_lost() -> None:
-    class BlockPool:
-        cached_block_hash_to_block = dict.fromkeys(range(5))
-
-        def get_new_blocks(self, count: int) -> list[Any]:
-            for key in range(count):
-                self.cached_block_hash_to_block.pop(key, None)
-            return [SimpleNamespace(block_id=number) for number in range(count)]
-
-    method = BlockPool.get_new_blocks
-    wrapper = engine_core.make_get_blocks(method, getters_for(method, ("self",)))
-    assert len(wrapper(BlockPool(), 3)) == 3
-    assert len(wrapper(BlockPool(), 9)) == 9
-    assert ENGINE.evicted == 5
 
 
 def test_preempted_and_resumed(recording: Any) -> None:

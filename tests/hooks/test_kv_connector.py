@@ -28,14 +28,13 @@ def fresh(recording: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     parts = (ENGINE, CONNECTORS, IN_FLIGHT, BLOCKS, LAYERS, WORKER)
     for part in parts:
         part.reset()
+    ENGINE.block_bytes = 64
     yield
     for part in parts:
         part.reset()
 
 
 class KVConnectorBase_V1:  # its name is what marks the base
-    _kv_cache_config = SimpleNamespace(num_blocks=10, kv_cache_tensors=[SimpleNamespace(size=640)])
-
     def __init__(self) -> None:
         kv_connector._made(self)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vllm_codesign.hooks import engine_core, renderer, wrap
+from vllm_codesign.hooks.engine_state import ENGINE
 from vllm_codesign.hooks.installer import getters_for
 from vllm_codesign.hooks.table import Wrapper
 from vllm_codesign.hooks.wrap import constructed, entered, timed, timed_async
@@ -155,8 +156,12 @@ class TestWhatGoesWrongInOurs:
         wrapped(entered(Advice(ValueError()), always=True), f, "x")(5)
         assert active.swallowed == counted + 1
 
-    def test_in_the_hand_written_wrappers(self, recording: Any) -> None:
+    def test_in_the_hand_written_wrappers(
+        self, recording: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Objects without any of the attributes that the advice reads."""
+        pool = object()
+        monkeypatch.setattr(ENGINE, "pool", id(pool))
 
         def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> str:
             return "outputs"
@@ -185,7 +190,7 @@ class TestWhatGoesWrongInOurs:
                 ("request", "num_external_computed_tokens", "new_computed_blocks"),
                 (object(),),
             ),
-            (engine_core.make_get_blocks, get_new_blocks, ("self",), (object(),)),
+            (engine_core.make_get_blocks, get_new_blocks, ("self",), (pool,)),
             (renderer.make_submit, submit, (), (object(), "job")),
         ):
             wrapper = make(function, getters_for(function, reads))

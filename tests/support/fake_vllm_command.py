@@ -30,22 +30,22 @@ _DEAF_CHILD = "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep
 
 def write(folder: Path) -> Path:
     """An executable that runs this module whatever its arguments are."""
-    root = Path(__file__).parents[2]
-    script = folder / "fake-python"
-    script.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(root)!r})\n"
-        "from tests.support.fake_vllm_command import main\nmain(sys.argv)\n"
-    )
-    script.chmod(0o755)
-    return script
+    return _script(folder / "fake-python", "main")
 
 
 def write_lmcache(folder: Path) -> Path:
     """`lmcache` in the folder of the fake interpreter."""
-    script = folder / "lmcache"
-    script.write_text((folder / "fake-python").read_text().replace("main", "lmcache"))
-    script.chmod(0o755)
-    return script
+    return _script(folder / "lmcache", "lmcache")
+
+
+def _script(path: Path, function: str) -> Path:
+    root = Path(__file__).parents[2]
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(root)!r})\n"
+        f"from tests.support.fake_vllm_command import {function}\n{function}(sys.argv)\n"
+    )
+    path.chmod(0o755)
+    return path
 
 
 def lmcache(arguments: list[str]) -> None:

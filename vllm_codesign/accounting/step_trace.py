@@ -261,7 +261,7 @@ def _ranks(spans: Sequence[Span], shift: int) -> Iterator[RankStep]:
             (sample.start_ns + shift, sample.end_ns + shift) if sample is not None else None,
             (alone.start_ns, alone.end_ns) if alone is not None else None,
             tuple(device),
-            tuple(calls.get(rank, ())),
+            tuple(sorted(calls.get(rank, ()), key=lambda call: call.start_ns)),
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from vllm_codesign.analysis.finding import number
 from vllm_codesign.analysis.host import GpuLoad, Host, Load, LoopLag, ProcessLoad
+from vllm_codesign.cli.narrow_table import narrow_table
 
 _NONE = "–"
 _MS = 1_000
@@ -26,18 +25,9 @@ def host_table(host: Host | None) -> RenderableType:
     return Group("", *tables) if tables else Group()
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), title=Text(title, "italic"), title_justify="left")
-    for index, name in enumerate(columns):
-        # In a narrow terminal names are folded, and no figure loses a digit.
-        justify: Literal["left", "right"] = "right" if index else "left"
-        table.add_column(name, justify=justify, no_wrap=index > 0, overflow="fold")
-    return table
-
-
 def _processes(processes: tuple[ProcessLoad, ...], loops: tuple[LoopLag, ...]) -> Table:
     gil = any(process.gil for process in processes)
-    table = _table(
+    table = narrow_table(
         "host (mean/max of the seconds with requests; lag p50/max, ms)",
         "process",
         "pid",
@@ -65,7 +55,7 @@ def _processes(processes: tuple[ProcessLoad, ...], loops: tuple[LoopLag, ...]) -
 
 
 def _gpus(gpus: tuple[GpuLoad, ...]) -> Table:
-    table = _table(
+    table = narrow_table(
         "GPUs (by their driver; mean/max)",
         "GPU",
         "busy, %",

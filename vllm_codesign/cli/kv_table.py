@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from vllm_codesign.analysis.kv import KV
+from vllm_codesign.cli.narrow_table import narrow_table
 
 _MIB = 1 << 20
 
@@ -25,19 +24,11 @@ def kv_table(kv: KV) -> RenderableType:
     return Group("", *tables) if tables else Group()
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), title=Text(title, "italic"), title_justify="left")
-    for index, name in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if index < left else "right"
-        table.add_column(name, justify=justify, no_wrap=index >= left, overflow="fold")
-    return table
-
-
 def _transfers(kv: KV) -> Table:
-    table = _table(
+    table = narrow_table(
         "KV transfers (mean: from the order to its known end)",
         *("span", "connector", "tier", "n", "tokens", "MiB a rank", "mean ms", "not there"),
-        left=3,
+        names=3,
     )
     for t in kv.transfers:
         table.add_row(
@@ -48,10 +39,10 @@ def _transfers(kv: KV) -> Table:
 
 
 def _evictions(kv: KV) -> Table:
-    table = _table(
+    table = narrow_table(
         f"who evicted whom ({kv.evicted_blocks:,} cached blocks in all)",
         *("session", "took from", "blocks", "times", "idle s"),
-        left=2,
+        names=2,
     )
     for e in kv.evictions:
         idle = f"{e.idle_s:.2f}" if e.idle_s is not None else "–"
@@ -60,7 +51,7 @@ def _evictions(kv: KV) -> Table:
 
 
 def _sessions(kv: KV) -> Table:
-    table = _table(
+    table = narrow_table(
         f"prompt tokens by session ({kv.computed_again:,} computed again after an eviction)",
         *("session", "requests", "prompt", "HBM hit", "external", "again", "held MiB s"),
     )

@@ -34,6 +34,13 @@ _TIERS = {
 """Of connectors with one tier, or one that comes first; all others are `external`."""
 
 
+class Known(NamedTuple):
+    """A request as others refer to it."""
+
+    request_id: str
+    session_id: str
+
+
 def lookups(engine: EngineFacts, identity: Attributes) -> list[Phase]:
     """What each connector was asked, in order of time."""
     names = _names(engine)
@@ -129,13 +136,6 @@ def cache(engine: EngineFacts) -> Attributes:
         if record.t1:
             attributes[S.KV_REUSED_IDLE.key] = record.t0 - record.t1
     return attributes
-
-
-class Known(NamedTuple):
-    """A request as others refer to it."""
-
-    request_id: str
-    session_id: str
 
 
 def _amount(record: Record) -> Attributes:

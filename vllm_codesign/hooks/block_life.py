@@ -24,7 +24,7 @@ _REMEMBERED_POOLS = 4
 class Blocks:
     """The cached blocks of this EngineCore's own pool, by their number."""
 
-    __slots__ = ("evicting", "owners", "pool", "seen")
+    __slots__ = ("evicting", "owners", "seen")
 
     def __init__(self) -> None:
         self.owners: dict[int, Owner] = {}
@@ -32,14 +32,13 @@ class Blocks:
         """Hashes that were cached once, oldest first."""
         self.evicting: dict[Owner, int] = {}
         """Blocks taken within the allocation that is running."""
-        self.pool = 0
 
     def reset(self) -> None:
-        """In a forked child, and in tests."""
+        """Nothing is cached, or nobody knows what is: at start, in a forked child, after a reset
+        of the cache, and when blocks have changed hands while we were dormant."""
         self.owners.clear()
         self.seen.clear()
         self.evicting.clear()
-        self.pool = 0
 
 
 BLOCKS = Blocks()
@@ -59,7 +58,7 @@ def cached(
 ) -> None:
     """`cache_full_blocks`: these are the request's from now on."""
     state = ENGINE.requests.get(request.request_id)
-    if state is None or full <= before or not _own(pool):
+    if state is None or full <= before or id(pool) != ENGINE.pool:
         return
     owner, owners, seen = state.owner, BLOCKS.owners, BLOCKS.seen
     for block in blocks[before:full]:
@@ -74,16 +73,10 @@ def cached(
             del seen[block_hash]
 
 
-def _own(pool: Any) -> bool:
-    """Whether it is the device's pool: connectors have others of the same class."""
-    BLOCKS.pool = BLOCKS.pool or id(pool)
-    return BLOCKS.pool == id(pool)
-
-
-def forget_all(_t0: int) -> None:
+def emptied(_t0: int, _t1: int, done: Any, pool: Any) -> None:
     """`reset_prefix_cache`: what is computed again after it was evicted by nobody."""
-    BLOCKS.owners.clear()
-    BLOCKS.seen.clear()
+    if done and id(pool) == ENGINE.pool:
+        BLOCKS.reset()
 
 
 def taken(blocks: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_codesign.hooks import block_life
+from vllm_codesign.hooks.block_life import BLOCKS
 from vllm_codesign.hooks.engine_state import ENGINE, FINISH_CODE, Scheduled
 from vllm_codesign.hooks.kv_scheduler import note_freed, note_output, note_schedule
 from vllm_codesign.hooks.kv_state import IN_FLIGHT
@@ -22,6 +23,8 @@ from vllm_codesign.recorder import active
 from vllm_codesign.recorder.active import LEVEL, clock
 from vllm_codesign.recorder.layout import Kind
 
+_U32_MAX = 0xFFFFFFFF
+
 
 def _preprocessed(t0: int, t1: int, _result: Any, request: Any) -> None:
     active.emit(Kind.ENG_PREPROCESS, active.key_of(request.request_id), t0, t1)
@@ -31,8 +34,8 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
     request_id = request.request_id
     if request_id in ENGINE.requests:
         return  # a further chunk of a streaming input
-    if not ENGINE.block_size:
-        _note_blocks(scheduler)
+    if not ENGINE.pool:
+        _note_cache(scheduler)
     ENGINE.numbers += 1
     state = Scheduled(active.key_of(request_id), ENGINE.numbers)
     ENGINE.requests[request_id] = state
@@ -47,13 +50,16 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
     )
 
 
-def _note_blocks(scheduler: Any) -> None:
-    """Tokens and bytes of a block, where all of the cache has blocks of one kind."""
+def _note_cache(scheduler: Any) -> None:
+    """The device's own cache: connectors have pools of the same class for theirs."""
     config = getattr(scheduler, "kv_cache_config", None)
-    if config is None or not config.num_blocks:
-        return
-    ENGINE.block_bytes = sum(t.size for t in config.kv_cache_tensors) // config.num_blocks
-    if len(config.kv_cache_groups) == 1:
+    pool = getattr(getattr(scheduler, "kv_cache_manager", None), "block_pool", None)
+    if config is None or pool is None:
+        return  # the request is traced all the same
+    ENGINE.pool = id(pool)
+    total = sum(tensor.size for tensor in config.kv_cache_tensors)
+    ENGINE.block_bytes = min(total // max(config.num_blocks, 1), _U32_MAX)
+    if len(config.kv_cache_groups) == 1:  # else a block does not say how many tokens it holds
         ENGINE.block_size = scheduler.block_size
 
 
@@ -240,12 +246,16 @@ def make_get_blocks(original: Callable[..., Any], getters: tuple[Getter, ...]) -
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if not LEVEL.byte[0] and not ENGINE.requests:
+            if BLOCKS.owners:
+                BLOCKS.reset()
             return original(*args, **kwargs)
         cached = None
         before = 0
         try:
-            cached = get_self(args, kwargs).cached_block_hash_to_block
-            before = len(cached)
+            pool = get_self(args, kwargs)
+            if id(pool) == ENGINE.pool:
+                cached = pool.cached_block_hash_to_block
+                before = len(cached)
         except Exception:  # noqa: BLE001
             swallow()
         result = original(*args, **kwargs)
@@ -336,7 +346,8 @@ HOOKS: tuple[Hook, ...] = (
     Hook(
         "kv.reset_cache",
         ("vllm.v1.core.block_pool:BlockPool.reset_prefix_cache",),
-        entered(block_life.forget_all, always=True),
+        timed(block_life.emptied, while_open=("always",)),
+        ("self",),
         required=False,
     ),
     Hook(

@@ -160,6 +160,7 @@ class Engine:
         "evicted",
         "head",
         "numbers",
+        "pool",
         "preempted_at",
         "preempted_in_step",
         "prefilling",
@@ -184,7 +185,8 @@ class Engine:
         self.deferred.clear()
         self.steps = self.batch_sum = self.evicted = self.numbers = 0
         self.head = (0, "")
-        self.block_size = self.block_bytes = 0
+        # Of the device's cache: tokens and bytes of a block, and the id of its pool.
+        self.block_size = self.block_bytes = self.pool = 0
         # Of the step timeline: steps recorded, when EngineCore last ended a schedule() or an
         # update_from_output() of a step with requests in it, the members last told.
         self.step_number = self.event_at = 0

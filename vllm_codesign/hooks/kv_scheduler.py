@@ -6,12 +6,10 @@ from typing import Any
 
 from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
 from vllm_codesign.hooks.kv_metadata import stores_of
-from vllm_codesign.hooks.kv_state import IN_FLIGHT, Lookup, Stored, Transfers
+from vllm_codesign.hooks.kv_state import IN_FLIGHT, Lookup, Planned, Stored, Transfers
 from vllm_codesign.hooks.steps import ATTRIBUTE
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import Kind, KVFlag
-
-_U32_MAX = 0xFFFFFFFF
 
 
 def _transfers(state: Scheduled) -> Transfers:
@@ -42,7 +40,7 @@ def looked_up(
 
 
 def allocated(
-    _t0: int, t1: int, _result: Any, connector: int, owner: Any, request: Any, tokens: int
+    _t0: int, t1: int, _result: Any, connector: int, _self: Any, request: Any, tokens: int
 ) -> None:
     """`update_state_after_alloc`: the blocks are there; `tokens` of them are to be loaded."""
     state = ENGINE.requests.get(request.request_id)
@@ -58,12 +56,11 @@ def allocated(
     transfers.expected = state.hit + tokens
     asynchronous = lookup is not None and lookup.asynchronous
     IN_FLIGHT.planned.append(
-        (
+        Planned(
             transfers,
             connector | (KVFlag.ASYNCHRONOUS if asynchronous else 0),
             t1,
             tokens,
-            block_bytes(owner),
             request.request_id if asynchronous else "",
         )
     )
@@ -82,14 +79,14 @@ def planned(
         transfers = _transfers(state)
         stored = transfers.stores.get(connector)
         if stored is None:
-            stored = transfers.stores[connector] = Stored(t0, block_bytes(owner))
+            stored = transfers.stores[connector] = Stored(t0)
         stored.last = t0
         stored.tokens += tokens
         stored.blocks += blocks
         IN_FLIGHT.storing.append(stored)
 
 
-def finished(_t0: int, t1: int, result: Any, connector: int, owner: Any, request: Any) -> None:
+def finished(_t0: int, t1: int, result: Any, connector: int, _self: Any, request: Any) -> None:
     """`request_finished`: does the connector still need the blocks of a request that is over?"""
     state = ENGINE.requests.get(request.request_id)
     if state is None or not result[0]:
@@ -98,7 +95,7 @@ def finished(_t0: int, t1: int, result: Any, connector: int, owner: Any, request
     transfers.name(connector)
     stored = transfers.stores.get(connector)
     if stored is None:
-        stored = transfers.stores[connector] = Stored(t1, block_bytes(owner))
+        stored = transfers.stores[connector] = Stored(t1)
     stored.kept = True
     IN_FLIGHT.sending[request.request_id] = state.key
 
@@ -110,25 +107,25 @@ def note_freed(transfers: Transfers) -> None:
         lookup.emit(transfers.key, connector)
     for connector, stored in transfers.stores.items():
         transfers.name(connector)
-        stored.emit(transfers.key, connector)
+        stored.emit(transfers.key, connector, ENGINE.block_bytes)
 
 
 def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
     """`schedule()` returns: which step starts the loads and stores that it planned."""
     step = getattr(result, ATTRIBUTE, 0)
     block_size = scheduler.block_size
-    for transfers, connector, at, tokens, size, request_id in IN_FLIGHT.planned:
-        if request_id:
-            IN_FLIGHT.loading[request_id] = transfers.key
+    for load in IN_FLIGHT.planned:
+        if load.request_id:
+            IN_FLIGHT.loading[load.request_id] = load.transfers.key
         active.emit(
             Kind.KV_LOAD,
-            transfers.key,
-            at,
+            load.transfers.key,
+            load.at,
             t1,
-            tokens << 32 | -(-tokens // block_size),
+            load.tokens << 32 | -(-load.tokens // block_size),
             step,
-            size,
-            connector,
+            ENGINE.block_bytes,
+            load.connector,
         )
     IN_FLIGHT.planned.clear()
     for stored in IN_FLIGHT.storing:
@@ -176,12 +173,3 @@ def _fail(at: int, request_id: str, left: int) -> None:
         return
     lost = max(state.kv.expected - left, 0)
     active.emit(Kind.KV_FAILED, state.key, at, 0, lost)
-
-
-def block_bytes(connector: Any) -> int:
-    """Bytes of a block on one rank, over all layers; 0 where the connector does not know."""
-    config = getattr(connector, "_kv_cache_config", None)
-    if config is None or not config.num_blocks:
-        return 0
-    total = sum(tensor.size for tensor in config.kv_cache_tensors)
-    return min(int(total // config.num_blocks), _U32_MAX)

@@ -8,7 +8,7 @@ it is called itself.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVFlag
@@ -75,16 +75,15 @@ class Lookup:
 class Stored:
     """What one connector was told to store of a request."""
 
-    __slots__ = ("block_bytes", "blocks", "first", "kept", "last", "step", "tokens")
+    __slots__ = ("blocks", "first", "kept", "last", "step", "tokens")
 
-    def __init__(self, at: int, block_bytes: int) -> None:
+    def __init__(self, at: int) -> None:
         self.first = self.last = at
-        self.block_bytes = block_bytes
         self.tokens = self.blocks = self.step = 0
         self.kept = False
         """The connector still needs the blocks when the request is over."""
 
-    def emit(self, key: int, connector: int) -> None:
+    def emit(self, key: int, connector: int, block_bytes: int) -> None:
         active.emit(
             Kind.KV_STORE,
             key,
@@ -92,7 +91,7 @@ class Stored:
             self.last,
             min(self.tokens, _U31_MAX) << 32 | min(self.blocks, _U31_MAX),
             self.step,
-            self.block_bytes,
+            block_bytes,
             connector | (KVFlag.ASYNCHRONOUS if self.kept else 0),
         )
 
@@ -118,6 +117,16 @@ class Transfers:
             active.emit_payload(Kind.KV_NAME, self.key, connector, 0, text)
 
 
+class Planned(NamedTuple):
+    """A load that a connector was told of; `request_id` is empty for a synchronous one."""
+
+    transfers: Transfers
+    connector: int
+    at: int
+    tokens: int
+    request_id: str
+
+
 class InFlight:
     """Asynchronous transfers of this EngineCore, and when it last could have learned of an end."""
 
@@ -127,9 +136,8 @@ class InFlight:
         self.loading: dict[str, int] = {}
         """Key by request id."""
         self.sending: dict[str, int] = {}
-        self.planned: list[tuple[Transfers, int, int, int, int, str]] = []
-        """Loads of the schedule() that is running: request, connector, when, tokens, block bytes,
-        id (empty: synchronous)."""
+        self.planned: list[Planned] = []
+        """Of the schedule() that is running."""
         self.storing: list[Stored] = []
         self.asked_at = 0
 

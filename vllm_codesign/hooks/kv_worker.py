@@ -19,7 +19,7 @@ from vllm_codesign.recorder.layout import Kind, KVCall, KVDone
 
 
 class Layers:
-    """Sums over the layers of a step."""
+    """Since the last record: sums over the layers; and when transfers were last asked for."""
 
     __slots__ = ("asked_at", "calls", "inside", "load_ns", "save_ns")
 

@@ -56,6 +56,7 @@ class RankStep:
     """The forward alone, on the device."""
     device: tuple[DeviceInterval, ...] = ()
     connector: tuple[ConnectorCall, ...] = ()
+    """In order of time."""
 
 
 @dataclass(frozen=True, slots=True)

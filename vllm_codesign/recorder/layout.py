@@ -190,9 +190,6 @@ class Kind(IntEnum):
     GIL = 96
     """t0, t1 the interval; a in how many of b looks somebody waited for the GIL"""
 
-    KV_NAME = 132
-    """Name of a connector's class, its first 32 bytes; key engine request; s connector"""
-
     # text records; s Field, c index << 16 | number of pieces
     TEXT = 128
     """A string in UTF-8, in pieces of 32 bytes padded with zeros"""
@@ -204,6 +201,8 @@ class Kind(IntEnum):
     STEP_CHUNKS = 131
     """key step; (number, tokens) of its other requests, four pairs of unsigned 32-bit a piece, the
     highest bit of tokens set while decoding; s and c as above"""
+    KV_NAME = 132
+    """Name of a connector's class, its first 32 bytes; key engine request; s connector"""
 
 
 class Field(IntEnum):
