@@ -16,9 +16,8 @@ Percentile intervals of few values are too narrow, because the resamples' varian
 Hesterberg ("What Teachers Should Know About the Bootstrap", The American Statistician 69,
 2015) widens them by asking for more extreme percentiles. Three repeats have ten different
 resamples and no such percentiles, so the deviations are stretched by the same two factors
-instead, with Welch's degrees of freedom, as the sides need not vary alike. Three repeats
-against three of equal normal distributions then hold the truth in 95 % of all experiments;
-without the stretch it is 80 %.
+instead, with Welch's degrees of freedom, as the sides need not vary alike. How often three
+repeats against three then hold the truth is simulated in `tests/analysis/test_bootstrap.py`.
 
 The sides are not paired: a drift of the machine over an interleaved run widens both.
 """
