@@ -144,6 +144,7 @@ def accounts(n: int, total: float, parts: dict[Part, float], stepwise: bool = Tr
         device=each(parts[Part.DEVICE_DECODE]),
         ttft=None,
         ttft_without_host=None,
+        ttft_parts={},
         bottlenecks={},
         stepwise=stepwise,
         fleet=None,

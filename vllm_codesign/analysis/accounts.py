@@ -39,6 +39,8 @@ class Accounts:
     ttft: Stat | None
     ttft_without_host: Stat | None
     """Time to the first chunk, and what is left of it without the exposed host time before it."""
+    ttft_parts: dict[str, Stat]
+    """The same parts, of the time to the first chunk alone; empty without streaming."""
     bottlenecks: dict[str, int]
     """Requests by their largest avoidable part."""
     stepwise: bool
@@ -58,6 +60,7 @@ class Gathered:
     device: array[float] = field(default_factory=lambda: array("d"))
     ttft: array[float] = field(default_factory=lambda: array("d"))
     ttft_without_host: array[float] = field(default_factory=lambda: array("d"))
+    ttft_parts: dict[str, array[float]] = field(default_factory=dict)
     bottlenecks: dict[str, int] = field(default_factory=dict)
     stepwise: bool = True
     differing: int = 0
@@ -72,9 +75,7 @@ class Gathered:
         found = account(trace, engines)
         self.n += 1
         self.differing += recorded(trace) not in (None, found.parts)
-        for part, ns in found.parts.items():
-            values = self.parts.setdefault(part, array("d"))
-            values.append(ns / _NS_PER_MS)
+        _add(self.parts, found)
         self.exposed.append(exposed_ns(found) / _NS_PER_MS)
         self.hidden.append(found.hidden_ns / _NS_PER_MS)
         self.total.append(found.total_ns / _NS_PER_MS)
@@ -86,6 +87,7 @@ class Gathered:
         if isinstance(first, float | int):
             until = round(first * 1e9)
             before = account(trace, engines, until)
+            _add(self.ttft_parts, before)
             self.ttft.append(before.total_ns / _NS_PER_MS)
             self.ttft_without_host.append((before.total_ns - exposed_ns(before)) / _NS_PER_MS)
 
@@ -95,26 +97,35 @@ class Gathered:
         hidden, device = summarize(self.hidden), summarize(self.device)
         if total is None or exposed is None or hidden is None or device is None:
             return None
-        parts = {}
-        for part in Part:
-            values = self.parts.get(part.value)
-            if values is not None:
-                stat = summarize([*values, *[0.0] * (self.n - len(values))])
-                assert stat is not None
-                parts[part.value] = stat
         return Accounts(
             n=self.n,
-            parts=parts,
+            parts=_summaries(self.parts, self.n),
             exposed=exposed,
             hidden=hidden,
             total=total,
             device=device,
             ttft=summarize(self.ttft),
             ttft_without_host=summarize(self.ttft_without_host),
+            ttft_parts=_summaries(self.ttft_parts, len(self.ttft)),
             bottlenecks=dict(sorted(self.bottlenecks.items(), key=lambda item: -item[1])),
             stepwise=self.stepwise,
             fleet=fleet(self.work, engines, strip=strip) if engines and self.stepwise else None,
         )
+
+
+def _add(parts: dict[str, array[float]], found: Accounting) -> None:
+    for part, ns in found.parts.items():
+        parts.setdefault(part, array("d")).append(ns / _NS_PER_MS)
+
+
+def _summaries(parts: Mapping[str, array[float]], n: int) -> dict[str, Stat]:
+    """Of each part that any of the `n` requests had, in the order of the accounting."""
+    found = {}
+    for part in Part:
+        values = parts.get(part.value)
+        if values is not None and (stat := summarize([*values, *[0.0] * (n - len(values))])):
+            found[part.value] = stat
+    return found
 
 
 def device_ns(accounting: Accounting) -> int:

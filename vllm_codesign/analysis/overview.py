@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,16 +62,24 @@ def overview(
     results: Path | None = None,
     scenario: str | None = None,
     with_steps: bool = False,
+    split: Callable[[BenchRun], BenchRun] | None = None,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
 
-    `with_steps` reads the steps of the slowest requests as well.
+    `with_steps` reads the steps of the slowest requests as well. `split` makes the scenarios
+    of the client's results anew, as `batches.by_batch` does.
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
     found_results = results or (_beside(capture) if capture else None)
     bench = load_results(found_results) if found_results else None
     target = _target(capture, bench)
+    if split is not None:
+        if bench is None:
+            raise CodesignError(
+                "batches are known from the client alone: name its results.json with --results"
+            )
+        bench = split(bench)
     reading = Reading()
     engines = timelines(read_steps(target, reading))
     caches = Gathered()

@@ -62,6 +62,7 @@ def _accounts(accounts: Accounts) -> dict[str, Any]:
         "n": accounts.n,
         "stepwise": accounts.stepwise,
         "parts": {part: asdict(stat) for part, stat in accounts.parts.items()},
+        "ttft_parts": {part: asdict(stat) for part, stat in accounts.ttft_parts.items()},
         **stats_of,
         "bottlenecks": accounts.bottlenecks,
         "fleet": _fleet(accounts.fleet) if accounts.fleet else None,

@@ -17,6 +17,7 @@ from rich.text import Text
 from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import client, server, stats, tables
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
+from vllm_codesign.analysis.batches import by_batch
 from vllm_codesign.analysis.finding import bounds, number
 from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
@@ -38,6 +39,7 @@ _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum":
     help="results.json of `codesign bench`. Default: the one beside the capture, if any.",
 )
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
+@click.option("--batches", is_flag=True, help="Show each batch of a scenario by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
     "--export",
@@ -58,6 +60,7 @@ def command(
     capture: Path | None,
     results: Path | None,
     scenario: str | None,
+    batches: bool,
     as_json: bool,
     export_to: tuple[str, Path] | None,
     profiles: tuple[Path, ...],
@@ -71,6 +74,7 @@ def command(
     \b
     codesign analyze
     codesign analyze out/demo --scenario conc16
+    codesign analyze out/demo --batches
     codesign analyze --json | jq .finding
     codesign analyze out/demo --export perfetto demo.pftrace
     """
@@ -81,7 +85,7 @@ def command(
     if profiles:
         raise click.UsageError("--torch-profile goes with --export perfetto FILE")
     with progress.status("reading the capture"):
-        view = overview(capture, results, scenario)
+        view = overview(capture, results, scenario, split=by_batch if batches else None)
     if as_json:
         click.echo(json.dumps(plain(view), ensure_ascii=False, indent=2))
     else:
@@ -208,9 +212,19 @@ def _server_table(scenario: tables.Scenario) -> Table:
 def _accounts(scenario: tables.Scenario, found: Accounts, console: Console) -> None:
     table = _table(f"accounting ({LATENCY})")
     table.add_column("%", justify="right", no_wrap=True)
+    if found.ttft is not None:
+        table.add_column("to 1st\ntoken", justify="right", no_wrap=True)
     for part, stat in found.parts.items():
-        table.add_row(part, *_cells(stat), _percent(stat.mean, found.total.mean), style=_side(part))
-    table.add_row("total", *_cells(found.total), "100.0", style="bold")
+        table.add_row(
+            part,
+            *_cells(stat),
+            _percent(stat.mean, found.total.mean),
+            *_before_first(found, found.ttft_parts.get(part)),
+            style=_side(part),
+        )
+    table.add_row(
+        "total", *_cells(found.total), "100.0", *_before_first(found, found.ttft), style="bold"
+    )
     table.add_row("host, exposed", *_cells(found.exposed), _of(found.exposed, found))
     table.add_row("host, hidden", *_cells(found.hidden), _of(found.hidden, found), style="dim")
     console.print(table)
@@ -221,6 +235,13 @@ def _accounts(scenario: tables.Scenario, found: Accounts, console: Console) -> N
         console.print(_fleet_table(found.fleet))
         for line in bounds(found):
             _line(console, line)
+
+
+def _before_first(found: Accounts, stat: Stat | None) -> tuple[str, ...]:
+    """Mean up to the first chunk of the response, where responses came in chunks."""
+    if found.ttft is None:
+        return ()
+    return ("–" if stat is None else number(stat.mean),)
 
 
 def _shares(scenario: tables.Scenario, found: Accounts) -> list[str]:

@@ -1,0 +1,57 @@
+"""A scenario's accounting: parts of the whole time and of the time to the first token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.accounting.cases import STEP_NS, in_engine, member, span, step, trace
+from vllm_codesign import semconv as S
+from vllm_codesign.accounting import timelines
+from vllm_codesign.analysis.accounts import Gathered
+
+MS = 1_000_000
+
+
+def test_the_time_to_the_first_token_has_the_parts_of_that_time_alone() -> None:
+    first = step(1, 1000, members=(member(phase="prefill"),))
+    second = step(2, 1000 + STEP_NS + 7, before=7, members=(member(),))
+    request = trace(
+        900,
+        second.end_ns + 10,
+        span(S.TOKENIZE_WAIT.name, 900, 960),
+        in_engine(S.KV_LOAD.name, 960, 980),
+        in_engine(S.ENGINE_QUEUE.name, 980, 1000),
+        in_engine(S.PREFILL.name, 1000, first.end_ns),
+        in_engine(S.DECODE.name, first.end_ns, second.end_ns),
+    )
+    until = first.end_ns - 900
+    root = replace(
+        request.root,
+        attributes={**request.root.attributes, S.RESPONSE_TTFC.key: until / 1e9},
+    )
+    engines = timelines([first, second])
+    gathered = Gathered()
+    gathered.take(replace(request, root=root), engines)
+    found = gathered.summary(engines, strip=False)
+
+    assert found is not None
+    assert found.ttft is not None
+    assert found.ttft.mean * MS == pytest.approx(until)
+    assert sum(stat.mean for stat in found.ttft_parts.values()) == pytest.approx(found.ttft.mean)
+    assert found.ttft_parts["kv.load"].mean * MS == pytest.approx(20)
+    assert found.ttft_parts["frontend.wait"].mean * MS == pytest.approx(60)
+    assert found.ttft_parts["device.prefill"].mean * MS == pytest.approx(60)
+    assert "device.decode" not in found.ttft_parts
+    assert found.parts["device.decode"].mean * MS == pytest.approx(60)
+
+
+def test_without_chunks_nothing_is_said_of_a_first_one() -> None:
+    gathered = Gathered()
+    gathered.take(trace(900, 1000, span(S.TOKENIZE_WAIT.name, 900, 960)), {})
+    found = gathered.summary({}, strip=False)
+
+    assert found is not None
+    assert found.ttft is None
+    assert found.ttft_parts == {}
