@@ -28,6 +28,9 @@ IN_BURST = ("RESUMED", "TAKEN")
 IN_STEP = ("STEP", "STEP_STATE", "STEP_UPDATE")
 """Records that the costs `schedule` and `update` hold, which are those at level `step`."""
 
+KV_OF_WORKER = ("WORKER_KV", "WORKER_KV_DONE")
+"""Records of a KV connector's calls in a worker; without a connector there are none."""
+
 KEYS = {"api_server": 1, "engine_core": 2}
 """Hashes of a request id per request."""
 
@@ -47,6 +50,9 @@ ASSUMPTIONS = (
     "schedule, update and execute_model cost what they do at level `step`, in a step of the same "
     "requests as the one before; those that tell their requests anew are charged each piece of "
     "eight as a call",
+    "with a KV connector each step has one plan and one poll of it that leave no record, and each "
+    "of its layers' calls costs what it does around nothing; what it records is charged as hooked "
+    "calls",
     "per-request work of EngineCore is spread over the steps of the same load",
     "a step lasts from one execute_model of the worker to the next, median; EngineCore's step is "
     "the same one",
@@ -122,6 +128,8 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
         ),
         api_cpu_us,
     )
+    in_worker = tally.kinds["worker"]
+    in_connector = sum(in_worker[kind] for kind in KV_OF_WORKER)
     in_step = sum(tally.kinds["engine_core"][kind] for kind in IN_STEP)
     records = tally.total("engine_core") - in_step
     engine = Bound(
@@ -135,16 +143,19 @@ def bounds(tally: Tally, ns: dict[str, Interval], api_cpu_us: float) -> list[Bou
             Item("get_new_blocks", per_step(tally.allocate_calls), cost["counting_call"]),
             Item("hashed ids", per_step(KEYS["engine_core"] * requests), cost["key"]),
             Item("decoded messages", per_step(ENGINE_DECODES * requests), cost["counting_call"]),
+            Item("plans of a connector", bool(in_connector), cost["connector_plan"]),
         ),
         step_us,
     )
-    in_worker = tally.kinds["worker"]
     worker = Bound(
         "worker",
         "step",
         (
             Item("execute_model", per_step(in_worker["WORKER_EXECUTE"]), cost["execute"]),
             Item("sample_tokens", per_step(in_worker["WORKER_SAMPLE"]), cost["sample"]),
+            Item("records of a connector", per_step(in_connector), cost["hooked_call"]),
+            Item("polls of a connector", bool(in_connector), cost["connector_poll"]),
+            Item("its layers", per_step(tally.connector_layers), cost["connector_layer"]),
         ),
         step_us,
     )

@@ -49,6 +49,7 @@ def micro(rounds: int) -> dict[str, Interval]:
 def measure(rounds: int) -> dict[str, Interval]:
     """Nanoseconds per unit of each case, with a ring that a reader keeps up with."""
     from benchmarks.micro_cases import engine_cases, frontend_cases, general_cases
+    from benchmarks.micro_kv_cases import connector_cases
 
     if "pytest" in sys.modules or sys.gettrace() is not None:
         raise RuntimeError("a tracer or pytest is loaded: its cost would be measured too")
@@ -57,7 +58,7 @@ def measure(rounds: int) -> dict[str, Interval]:
         joined = session.create(Path(folder), 1, {})
         active.activate(joined, "process", DEFAULT_RING_BYTES)
         reader = RingReader(joined.rings()[0])
-        cases = general_cases() + engine_cases() + frontend_cases()
+        cases = general_cases() + engine_cases() + frontend_cases() + connector_cases()
         by_name = {case.name: case for case in cases}
         spent: dict[str, list[float]] = {name: [] for name in by_name}
         source = random.Random(0)

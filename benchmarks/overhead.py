@@ -2,6 +2,7 @@
 
     make bench-overhead                         # all of it, about 35 minutes
     python benchmarks/overhead.py --quick       # does it run? 4 minutes, figures worth little
+    python benchmarks/overhead.py --lmcache     # the same with a KV connector
 
 Prints the table and writes OUT/overhead.json with every slot.
 """
@@ -14,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from benchmarks.placement import place  # noqa: E402
 from benchmarks.registration import registration_s  # noqa: E402
 from benchmarks.ring_counts import Tally, position, ring_of, since  # noqa: E402
 from benchmarks.served import ROLES, Traced, server, traced  # noqa: E402
+from vllm_codesign.bench.lmcache_server import ENVIRONMENT, LMCacheServer  # noqa: E402
+from vllm_codesign.bench.vllm_platform import device_type  # noqa: E402
 
 COUNTED_REQUESTS = 96
 _WARM_UPS = 3
@@ -69,6 +73,11 @@ def parse() -> argparse.Namespace:
         dest="pin",
         action="store_false",
         help="leave it to the kernel which core a process runs on (see placement.py)",
+    )
+    parser.add_argument(
+        "--lmcache",
+        action="store_true",
+        help="with LMCache behind the server: what the hooks of a KV connector add",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds of everything")
     options = parser.parse_args()
@@ -103,10 +112,19 @@ def live(
 ) -> tuple[Tally, list[Bound], list[Slot], dict[str, Other]]:
     """Everything that needs a server."""
     others: dict[str, Other] = {}
-    with (
-        server(options.model, options.out, "server", "codesign") as served,
-        LoadProcess("tiny", options.tokens) as load,
-    ):
+    with ExitStack() as stack:
+        flags: tuple[str, ...] = ()
+        env: dict[str, str] = {}
+        if options.lmcache:
+            cache = LMCacheServer(
+                2,
+                engine_driven=device_type(sys.executable) == "cpu",
+                log_path=options.out / "lmcache.log",
+            )
+            flags, env = stack.enter_context(cache).vllm_flags, ENVIRONMENT
+        made = server(options.model, options.out, "server", "codesign", flags, env)
+        served = stack.enter_context(made)
+        load = stack.enter_context(LoadProcess("tiny", options.tokens))
         found = traced(served.pid)
         if options.pin:
             exporter = found.session.exporter[0]

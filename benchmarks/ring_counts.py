@@ -53,6 +53,8 @@ class Tally:
     detokenizer_calls: int = 0
     outputs: int = 0
     allocate_calls: int = 0
+    connector_layers: int = 0
+    """Calls of a KV connector layer by layer."""
     steps: int = 0
     tokens: int = 0
     """Tokens computed in a step, summed over the steps."""
@@ -75,6 +77,8 @@ class Tally:
                     self.allocate_calls += record.c
                 case L.Kind.ENG_DECODE_KV:
                     self.allocate_calls += record.t1
+                case L.Kind.WORKER_KV:
+                    self.connector_layers += record.c >> 8
                 case L.Kind.WORKER_EXECUTE if record.c:
                     self.steps += 1
                     self.tokens += record.c

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,12 @@ def used(before: dict[str, CpuTime], after: dict[str, CpuTime]) -> dict[str, Cpu
 
 
 def server(
-    model: Path, out: Path, name: str, plugins: str, flags: Sequence[str] = ()
+    model: Path,
+    out: Path,
+    name: str,
+    plugins: str,
+    flags: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> VllmServer:
     """A server with a store of its own, so that nobody's captures are touched."""
     return VllmServer(
@@ -51,6 +56,7 @@ def server(
             "CODESIGN_LEVEL": "request",
             "CODESIGN_STORE": str(out / "store"),
             "CODESIGN_METRICS_PORT": "0",
+            **(env or {}),
         },
         log_path=out / f"{name}.log",
     )

@@ -6,6 +6,7 @@ from benchmarks.bound import bounds
 from benchmarks.intervals import Interval
 from benchmarks.load import WORDS, prompt
 from benchmarks.micro_cases import engine_cases, frontend_cases, general_cases
+from benchmarks.micro_kv_cases import connector_cases
 from benchmarks.ring_counts import Tally, position, since
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.ring import Ring
@@ -53,6 +54,7 @@ def test_overwritten_records_are_an_error(ring):
 
 def test_bound_is_counts_times_costs():
     names = [case.name for case in general_cases() + engine_cases() + frontend_cases()]
+    names += [case.name for case in connector_cases()]
     ns = {name: Interval(1000.0, 900.0, 1100.0, 9) for name in names}
     tally = Tally(
         requests=10,
@@ -80,6 +82,28 @@ def test_bound_is_counts_times_costs():
     assert engine.us == pytest.approx(19.75)
     assert engine.share == pytest.approx(19.75 / 20_000)
     assert worker.us == pytest.approx(2)
+
+
+def test_a_connector_costs_where_there_is_one():
+    names = [case.name for case in general_cases() + engine_cases() + frontend_cases()]
+    names += [case.name for case in connector_cases()]
+    ns = {name: Interval(1000.0, 900.0, 1100.0, 9) for name in names}
+    tally = Tally(requests=10, steps=40, tokens=320, step_ns=[20_000_000] * 39)
+    tally.kinds["worker"].update({"WORKER_EXECUTE": 40, "WORKER_SAMPLE": 40})
+    _, without, alone = bounds(tally, ns, api_cpu_us=5000.0)
+    tally.kinds["worker"].update({"WORKER_KV": 80, "WORKER_KV_DONE": 20})
+    tally.connector_layers = 160
+    _, engine, worker = bounds(tally, ns, api_cpu_us=5000.0)
+    assert engine.us - without.us == pytest.approx(1)  # a plan
+    assert worker.us - alone.us == pytest.approx(2.5 + 1 + 4)  # records, a poll, four layers
+
+
+def test_layers_of_a_connector_are_counted(ring):
+    ring.emit(Kind.WORKER_KV, 7, 10, 20, 5, 6, 4 << 8 | 1)
+    ring.emit(Kind.WORKER_KV, 7, 30, 40, 5, 6, 2 << 8 | 2)
+    tally = Tally(1)
+    tally.add("worker", since(ring.path, 0))
+    assert tally.connector_layers == 6
 
 
 def test_prompts_differ_and_are_of_one_length():
