@@ -10,8 +10,15 @@ from tests.accounting.cases import STEP_NS, in_engine, member, span, step, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import timelines
 from vllm_codesign.analysis.accounts import Gathered
+from vllm_codesign.model.trace import Span
 
 MS = 1_000_000
+
+
+def _because(span: Span, **reasons: int) -> Span:
+    """A wait in the queue, with the time under each reason."""
+    times = {f"codesign.queue.{reason}_ns": ns for reason, ns in reasons.items()}
+    return replace(span, attributes={**span.attributes, **times})
 
 
 def test_the_time_to_the_first_token_has_the_parts_of_that_time_alone() -> None:
@@ -22,7 +29,7 @@ def test_the_time_to_the_first_token_has_the_parts_of_that_time_alone() -> None:
         second.end_ns + 10,
         span(S.TOKENIZE_WAIT.name, 900, 960),
         in_engine(S.KV_LOAD.name, 960, 980),
-        in_engine(S.ENGINE_QUEUE.name, 980, 1000),
+        _because(in_engine(S.ENGINE_QUEUE.name, 980, 1000), kv_lookup=15, other=5),
         in_engine(S.PREFILL.name, 1000, first.end_ns),
         in_engine(S.DECODE.name, first.end_ns, second.end_ns),
     )
@@ -45,6 +52,8 @@ def test_the_time_to_the_first_token_has_the_parts_of_that_time_alone() -> None:
     assert found.ttft_parts["device.prefill"].mean * MS == pytest.approx(60)
     assert "device.decode" not in found.ttft_parts
     assert found.parts["device.decode"].mean * MS == pytest.approx(60)
+    assert list(found.queued) == ["kv_lookup", "other"]
+    assert found.queued["kv_lookup"] * MS == pytest.approx(15)
 
 
 def test_without_chunks_nothing_is_said_of_a_first_one() -> None:

@@ -146,6 +146,7 @@ def accounts(n: int, total: float, parts: dict[Part, float], stepwise: bool = Tr
         ttft_without_host=None,
         ttft_parts={},
         bottlenecks={},
+        queued={},
         stepwise=stepwise,
         fleet=None,
     )

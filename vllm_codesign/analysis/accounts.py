@@ -7,6 +7,7 @@ time, and what the device waits for may serve many requests at once.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ THROUGHPUT = "throughput, per fleet"
 _NS_PER_MS = 1e6
 
 DEVICE_PARTS = (Part.DEVICE_PREFILL, Part.DEVICE_DECODE)
+_REASONS = tuple(zip(S.QueueReason, S.QUEUE_REASON_TIMES, strict=True))
 QUEUE_PARTS = (Part.QUEUE_CAPACITY, Part.ENGINE_QUEUE)
 
 
@@ -43,6 +45,9 @@ class Accounts:
     """The same parts, of the time to the first chunk alone; empty without streaming."""
     bottlenecks: dict[str, int]
     """Requests by their largest avoidable part."""
+    queued: dict[str, float]
+    """Mean ms a request waited in the scheduler's queue, by reason, longest first; the times of
+    a request's several engine requests are added up."""
     stepwise: bool
     """False where some were recorded below level `step`: then no device time is known."""
     fleet: Fleet | None
@@ -62,6 +67,7 @@ class Gathered:
     ttft_without_host: array[float] = field(default_factory=lambda: array("d"))
     ttft_parts: dict[str, array[float]] = field(default_factory=dict)
     bottlenecks: dict[str, int] = field(default_factory=dict)
+    queued_ns: Counter[str] = field(default_factory=Counter)
     stepwise: bool = True
     differing: int = 0
     """Requests whose parts are not those that the exporter wrote."""
@@ -82,6 +88,10 @@ class Gathered:
         self.device.append(device_ns(found) / _NS_PER_MS)
         if worst := bottleneck(found):
             self.bottlenecks[worst] = self.bottlenecks.get(worst, 0) + 1
+        for span in trace.named(S.ENGINE_QUEUE.name):
+            for reason, attribute in _REASONS:
+                if isinstance(ns := span.attributes.get(attribute.key), int):
+                    self.queued_ns[reason.value] += ns
         self.stepwise &= trace.root.attributes.get(S.LEVEL.key) == "step"
         first = trace.root.attributes.get(S.RESPONSE_TTFC.key)
         if isinstance(first, float | int):
@@ -108,6 +118,7 @@ class Gathered:
             ttft_without_host=summarize(self.ttft_without_host),
             ttft_parts=_summaries(self.ttft_parts, len(self.ttft)),
             bottlenecks=dict(sorted(self.bottlenecks.items(), key=lambda item: -item[1])),
+            queued={r: ns / self.n / _NS_PER_MS for r, ns in self.queued_ns.most_common() if ns},
             stepwise=self.stepwise,
             fleet=fleet(self.work, engines, strip=strip) if engines and self.stepwise else None,
         )

@@ -65,6 +65,7 @@ def _accounts(accounts: Accounts) -> dict[str, Any]:
         "ttft_parts": {part: asdict(stat) for part, stat in accounts.ttft_parts.items()},
         **stats_of,
         "bottlenecks": accounts.bottlenecks,
+        "queued_ms_by_reason": accounts.queued,
         "fleet": _fleet(accounts.fleet) if accounts.fleet else None,
     }
 

@@ -256,6 +256,9 @@ def _shares(scenario: tables.Scenario, found: Accounts) -> list[str]:
     if found.bottlenecks:
         worst = ", ".join(f"{part} ({count})" for part, count in found.bottlenecks.items())
         lines.append(f"largest avoidable part: {worst}")
+    if found.queued:
+        why = ", ".join(f"{reason} {number(ms)}" for reason, ms in found.queued.items())
+        lines.append(f"in the scheduler's queue, mean ms by reason: {why}")
     return lines
 
 
