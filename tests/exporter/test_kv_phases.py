@@ -101,6 +101,55 @@ def test_a_failed_load_says_what_is_not_there() -> None:
     assert one(found, S.KV_LOAD.name).attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
 
 
+def test_what_failed_after_the_admission_was_computed() -> None:
+    """A synchronous load: the admission says that it comes, the step's result that it did not."""
+    load = rec(Kind.KV_LOAD, 11, 3_100, 3_400, a=48 << 32 | 3, b=STEP, s=1)
+    whole, failed = trace(load), trace(load, rec(Kind.KV_FAILED, 11, 3_900, a=32))
+    before, after = (one(each, S.PREFILL.name).attributes for each in (whole, failed))
+    hit, computed = S.KV_TOKENS_HIT_EXTERNAL.key, S.PREFILL_COMPUTED.key
+    assert isinstance(before[hit], int)
+    assert after[hit] == max(before[hit] - 32, 0)
+    assert after[hit] + after[computed] == before[hit] + before[computed]  # type: ignore[operator]
+
+
+def test_an_end_is_of_the_load_before_it() -> None:
+    """Preempted while loading, it loads again; the first one's end was lost."""
+    asynchronous = 1 | KVFlag.ASYNCHRONOUS
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=asynchronous),
+        rec(Kind.KV_LOAD, 11, 2_500, 2_600, a=32 << 32 | 2, s=asynchronous),
+        rec(Kind.KV_FAILED, 11, 2_850, a=32),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    first, second = found.named(S.KV_LOAD.name)
+    assert first.duration_ns == 700_000, "until the next one was ordered"
+    assert S.KV_RESOLUTION.key not in first.attributes
+    assert S.KV_TOKENS_RECOMPUTED.key not in first.attributes
+    assert second.duration_ns == 400_000
+    assert second.attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
+
+
+def test_of_children_nobody_says_which_failed() -> None:
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_790, 1_900, a=48 << 32 | 3, s=1 << 6 | 2 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_FAILED, 11, 2_850, a=32),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    child, parent = found.named(S.KV_LOAD.name)
+    assert S.KV_TOKENS_RECOMPUTED.key not in child.attributes
+    assert parent.attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
+    assert child.end_ns == parent.end_ns
+
+
+def test_a_store_that_goes_on_after_its_step_has_no_known_end() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 6_000, a=64 << 32 | 4, c=100, s=1)
+    span = one(trace(named(1, "OffloadingConnector"), store), S.KV_STORE.name)
+    assert span.duration_ns == 2_650_000, "until the last order"
+    assert span.attributes[S.KV_ASYNCHRONOUS.key] is True
+    assert S.KV_RESOLUTION.key not in span.attributes
+
+
 def test_a_load_that_never_ended_ends_with_the_request() -> None:
     load = rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS)
     span = one(trace(load), S.KV_LOAD.name)

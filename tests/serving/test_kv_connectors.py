@@ -224,6 +224,12 @@ def test_lmcache_killed_in_mid_load(tmp_path: Path) -> None:
         loads = trace.named(S.KV_LOAD.name)
         lost = [int(str(span.attributes.get(S.KV_TOKENS_RECOMPUTED.key, 0))) for span in loads]
         not_there += sum(lost)
+        loaded = sum(int(str(span.attributes[S.KV_TOKENS.key])) for span in loads) - sum(lost)
+        (prefill,) = trace.named(S.PREFILL.name)
+        of = prefill.attributes
+        assert of[S.KV_TOKENS_HIT_EXTERNAL.key] == loaded
+        parts = (S.KV_TOKENS_HIT_HBM, S.KV_TOKENS_HIT_EXTERNAL, S.PREFILL_COMPUTED)
+        assert sum(int(str(of[part.key])) for part in parts) == kv.PROMPT_TOKENS
         print(
             f"{request.wall_ns // 10**6} ms, loads of",
             [(span.duration_ns // 10**6, span.attributes[S.KV_TOKENS.key]) for span in loads],

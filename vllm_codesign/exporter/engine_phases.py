@@ -127,13 +127,17 @@ def _prefill(
 ) -> Phase:
     admitted = engine.all(Kind.ENG_SCHEDULED)[0]
     request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
+    # What had failed before is not in the admission's figure; a synchronous load fails later.
+    preempted = next((r.t0 for r in engine.all(Kind.ENG_PREEMPTED) if r.t0 >= admitted.t1), None)
+    lost = kv_phases.failed_tokens(engine, admitted.t1, preempted)
+    external = max(admitted.b - lost, 0)
     attributes: Attributes = {
         **in_engine,
         S.KV_TOKENS_HIT_HBM.key: admitted.a,
-        S.KV_TOKENS_HIT_EXTERNAL.key: admitted.b,
+        S.KV_TOKENS_HIT_EXTERNAL.key: external,
     }
     if request is not None:
-        attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - admitted.b, 0)
+        attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - external, 0)
     if freed is not None:
         attributes[S.PREFILL_CHUNKS.key] = freed.t1
     attributes |= kv_phases.cache(engine)

@@ -34,6 +34,10 @@ _TIERS = {
 """Of connectors with one tier, or one that comes first; all others are `external`."""
 
 
+_STORES_ON = frozenset(("OffloadingConnector",))
+"""Connectors that copy blocks on after the step, and hold them by means of their own."""
+
+
 class Known(NamedTuple):
     """A request as others refer to it."""
 
@@ -64,22 +68,29 @@ def lookups(engine: EngineFacts, identity: Attributes) -> list[Phase]:
 
 
 def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
-    """Each load; `last` ends one whose end nobody told."""
+    """Each load; `last` ends one whose end nobody told.
+
+    A request that was preempted may load again, so an end or a failure belongs to the load that
+    was ordered last before it. Failures are told of requests: of a connector within another
+    nobody says which one failed.
+    """
     names = _names(engine)
-    failures = sorted(engine.all(Kind.KV_FAILED), key=lambda r: r.t0)
-    ends = sorted(engine.all(Kind.KV_LOADED), key=lambda r: r.t0)
     planned = sorted(engine.all(Kind.KV_LOAD), key=lambda r: r.t0)
     found = []
-    for index, record in enumerate(planned):
-        until = planned[index + 1].t0 if index + 1 < len(planned) else None
-        lost = sum(r.a for r in failures if r.t0 >= record.t0 and (not until or r.t0 < until))
+    for record in planned:
+        later = (r.t0 for r in planned if r.t0 > record.t0 and _word(r) == _word(record))
+        until = next(later, None)
         attributes = {**in_engine, **_connector(record, names), **_amount(record)}
-        if lost:
+        lost = sum(failure.a for failure in _within(engine, Kind.KV_FAILED, record.t0, until))
+        if lost and not _caller(record):
             attributes[S.KV_TOKENS_RECOMPUTED.key] = lost
         if record.s & KVFlag.ASYNCHRONOUS:
-            end = next((r for r in ends if r.t0 >= record.t0), None)
+            end = next(iter(_within(engine, Kind.KV_LOADED, record.t0, until)), None)
             attributes |= _reported(engine, record.t0, end, (KVDone.RECEIVED, KVDone.FAILED))
-            stretch = record.t0, end.t0 if end is not None else max(last, record.t0)
+            if end is not None:
+                stretch = record.t0, end.t0
+            else:  # not told: whatever came of it, it was over when the next one was ordered
+                stretch = record.t0, max(until if until is not None else last, record.t0)
         else:
             call = calls.get(record.b, {}).get(KVCall.START_LOAD)
             if call is None:
@@ -87,6 +98,16 @@ def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -
             stretch = call
         found.append(Phase(S.KV_LOAD, *stretch, attributes))
     return found
+
+
+def failed_tokens(engine: EngineFacts, since: int, until: int | None) -> int:
+    """Tokens that loads did not bring, told in [since, until)."""
+    return sum(record.a for record in _within(engine, Kind.KV_FAILED, since, until))
+
+
+def _within(engine: EngineFacts, kind: Kind, start: int, until: int | None) -> list[Record]:
+    found = (r for r in engine.all(kind) if r.t0 >= start and (until is None or r.t0 < until))
+    return sorted(found, key=lambda r: r.t0)
 
 
 def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
@@ -99,6 +120,9 @@ def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) 
         if record.s & KVFlag.ASYNCHRONOUS:
             attributes |= _reported(engine, record.t0, end, (KVDone.SENT,))
             until = end.t0 if end is not None else last
+        elif names.get(record.s & _NUMBER, "") in _STORES_ON:
+            attributes[S.KV_ASYNCHRONOUS.key] = True
+            until = record.t1  # when it is over nobody is told
         else:
             until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
         found.append(Phase(S.KV_STORE, record.t0, max(until, record.t1), attributes))
@@ -178,7 +202,15 @@ def _names(engine: EngineFacts) -> dict[int, str]:
 
 
 def _connector(record: Record, names: Mapping[int, str]) -> Attributes:
-    number, caller = record.s & _NUMBER, record.s >> CONNECTOR_BITS & _NUMBER
-    name = names.get(number, "unknown")
+    name, caller = names.get(record.s & _NUMBER, "unknown"), _caller(record)
     path = f"{names.get(caller, 'unknown')}/{name}" if caller else name
     return {S.KV_CONNECTOR.key: path, S.KV_TIER.key: _TIERS.get(name, "external")}
+
+
+def _caller(record: Record) -> int:
+    """Number of the connector that called this one; 0 where vLLM did."""
+    return record.s >> CONNECTOR_BITS & _NUMBER
+
+
+def _word(record: Record) -> tuple[int, int]:
+    return record.s & _NUMBER, _caller(record)

@@ -111,7 +111,8 @@ def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not LEVEL.byte[0] and not ENGINE.requests and not IN_FLIGHT.sending:
+        idle = not ENGINE.requests and not IN_FLIGHT.sending and not IN_FLIGHT.loading
+        if idle and not LEVEL.byte[0]:
             ENGINE.event_at = 0  # what passes until we are awake again is not known
             return original(*args, **kwargs)
         t0 = clock()
