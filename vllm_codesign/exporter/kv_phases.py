@@ -9,7 +9,7 @@ from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.model.trace import AttributeValue, SpanEvent
-from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.layout import CONNECTOR_BITS, Field, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 Attributes = dict[str, AttributeValue]
@@ -136,6 +136,19 @@ def cache(engine: EngineFacts) -> Attributes:
         if record.t1:
             attributes[S.KV_REUSED_IDLE.key] = record.t0 - record.t1
     return attributes
+
+
+def other_half(engine: EngineFacts) -> Attributes:
+    """The request on another server that computes its prompt, as far as its caller named it."""
+    told = {attribute.key: engine.text(field) for field, attribute in _OTHER_HALF}
+    return {name: text for name, text in told.items() if text}
+
+
+_OTHER_HALF = (
+    (Field.REMOTE_REQUEST_ID, S.KV_REMOTE_REQUEST),
+    (Field.REMOTE_ENGINE_ID, S.KV_REMOTE_ENGINE),
+    (Field.TRANSFER_ID, S.KV_TRANSFER_ID),
+)
 
 
 def _amount(record: Record) -> Attributes:

@@ -230,6 +230,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("owner", "a", As.ID),
         ("blocks", "b"),
     ),
+    Kind.ENG_TRIED: _p(("tokens_asked", "a"), ("tokens_hit", "b")),
     Kind.STEP: _p(
         ("schedule", "t0", As.TIME),
         ("scheduled", "t1", As.TIME),

@@ -168,6 +168,8 @@ class Kind(IntEnum):
     KV_EVICTED = 52
     """key engine request: an allocation for it took cached blocks. t0 when; t1 when their owner
     was freed (0: it still runs); a key of their owner; b blocks"""
+    ENG_TRIED = 53
+    """Follows an ENG_LOOKUP of more than one try: a tokens asked, b tokens hit, in all tries"""
 
     # Worker
     WORKER_EXECUTE = 65
@@ -213,6 +215,15 @@ class Field(IntEnum):
     SESSION_ID = 3
     ERROR_TYPE = 4
     TRACE_STATE = 5
+    REMOTE_REQUEST_ID = 6
+    REMOTE_ENGINE_ID = 7
+    TRANSFER_ID = 8
+
+
+ENGINE_FIELDS = frozenset(
+    (Field.REQUEST_ID, Field.REMOTE_REQUEST_ID, Field.REMOTE_ENGINE_ID, Field.TRANSFER_ID)
+)
+"""Those whose key is an engine request; that of the others is a root."""
 
 
 class Job(IntEnum):
