@@ -193,3 +193,46 @@ def test_all_tries_of_a_lookup_are_one_or_told() -> None:
     told = rec(Kind.ENG_TRIED, 11, 0, 0, a=192, b=112)
     thrice = one(trace(tried, told), S.KV_PREFIX_LOOKUP.name).attributes
     assert (thrice[S.TRIES_TOKENS_ASKED.key], thrice[S.TRIES_TOKENS_HIT.key]) == (192, 112)
+
+
+def test_single_stores_are_events_of_the_store() -> None:
+    """Of two ranks: each is over when the last of them knows it."""
+    stored = [
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 3_900, a=32 << 32 | 1, b=us(3_700), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 4_000, a=32 << 32 | 1, b=us(3_300), s=1),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=64 << 32 | 2, b=us(5_500), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 5_900, a=64 << 32 | 2, b=us(5_400), s=1),
+    ]
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1 | KVFlag.ASYNCHRONOUS)
+    sent = rec(Kind.KV_SENT, 11, 8_950, 8_700)
+    span = one(trace(named(1, "LMCacheMPConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert [(e.name, e.time_ns - span.start_ns, e.attributes) for e in span.events] == [
+        (
+            S.EVENT_STORED,
+            650_000,
+            {
+                S.KV_TOKENS.key: 32,
+                S.STORED_DURATION.key: 600_000,
+                S.KV_RESOLUTION.key: 600_000,
+            },
+        ),
+        (
+            S.EVENT_STORED,
+            2_650_000,
+            {
+                S.KV_TOKENS.key: 64,
+                S.STORED_DURATION.key: 1_000_000,
+                S.KV_RESOLUTION.key: 500_000,
+                S.STORED_TOGETHER.key: 2,
+            },
+        ),
+    ]
+    other = one(trace(named(1, "NixlConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert other.events == ()
+
+
+def test_a_store_known_to_end_later_ends_then() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1)
+    stored = rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=96 << 32 | 1, b=us(5_500))
+    span = one(trace(named(1, "LMCacheMPConnector"), store, stored), S.KV_STORE.name)
+    assert span.duration_ns == 2_650_000

@@ -34,7 +34,7 @@ GIVE_UP_NS = 3_600_000_000_000
 REMEMBER = 10_000
 """Ended roots that late engine requests can still be linked to."""
 
-_AFTER_ALL = frozenset((Kind.WORKER_KV_DONE, Kind.KV_LOADED, Kind.KV_SENT))
+_AFTER_ALL = frozenset((Kind.WORKER_KV_DONE, Kind.WORKER_KV_STORED, Kind.KV_LOADED, Kind.KV_SENT))
 """May come when all else of a request is told: no reason to wait for more."""
 
 _NOT_OF_A_REQUEST = frozenset((Kind.VOID, Kind.LOOP_LAG, Kind.GIL))

@@ -291,6 +291,14 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("what", "a", As.DONE),
         ("rank", "s"),
     ),
+    Kind.WORKER_KV_STORED: _p(
+        ("ordered", "t0", As.TIME),
+        ("learned", "t1", As.TIME),
+        ("tokens", "a>>32"),
+        ("stores", "a&32"),
+        ("asked_before", "b", As.TIME),
+        ("rank", "s"),
+    ),
     Kind.GIL: _p(
         ("from", "t0", As.TIME), ("to", "t1", As.TIME), ("contended", "a"), ("looks", "b")
     ),

@@ -187,6 +187,10 @@ class Kind(IntEnum):
     WORKER_KV_DONE = 69
     """A worker learns that a transfer is over. key engine request; t0 when; t1 when it asked
     before; a KVDone; s rank"""
+    WORKER_KV_STORED = 70
+    """A worker learns that a store is over, one of a request's. key engine request; t0 when it was
+    ordered; t1 when it is known to be over; a tokens << 32 | stores (one, and those whose place
+    it took); b when it asked before; s rank"""
 
     # any process
     GIL = 96

@@ -151,6 +151,10 @@ from vllm_codesign.semconv.kv_spans import (
     KV_TOKENS_RECOMPUTED as KV_TOKENS_RECOMPUTED,
     KV_CONNECTOR_LOOKUP as KV_CONNECTOR_LOOKUP,
     KV_LOAD as KV_LOAD,
+    EVENT_STORED as EVENT_STORED,
+    STORED as STORED,
+    STORED_DURATION as STORED_DURATION,
+    STORED_TOGETHER as STORED_TOGETHER,
     KV_STORE as KV_STORE,
 )
 from vllm_codesign.semconv.spans import (
