@@ -13,12 +13,13 @@ from tests.exporter.records import (
     finished,
     rec,
     scheduled,
+    text,
     us,
 )
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.model.trace import RequestTrace, Span
-from vllm_codesign.recorder.layout import Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.layout import Field, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 STEP = 200 << 40 | 1
@@ -215,3 +216,72 @@ def test_evictions_name_whom_they_took_from() -> None:
     assert prefill.attributes[S.KV_TOKENS_AGAIN.key] == 640
     assert prefill.attributes[S.KV_REUSED_BYTES.key] == 300
     assert prefill.attributes[S.KV_REUSED_IDLE.key] == 2_000_000
+
+
+def test_the_request_on_the_other_server_is_on_the_prefill() -> None:
+    prefill = one(
+        trace(
+            text(11, Field.REMOTE_REQUEST_ID, "cmpl-9"),
+            text(11, Field.REMOTE_ENGINE_ID, "e"),
+            text(11, Field.TRANSFER_ID, "t"),
+        ),
+        S.PREFILL.name,
+    ).attributes
+    assert prefill[S.KV_REMOTE_REQUEST.key] == "cmpl-9"
+    assert prefill[S.KV_REMOTE_ENGINE.key] == "e"
+    assert prefill[S.KV_TRANSFER_ID.key] == "t"
+    assert S.KV_REMOTE_REQUEST.key not in one(trace(), S.PREFILL.name).attributes
+
+
+def test_all_tries_of_a_lookup_are_one_or_told() -> None:
+    once = one(trace(), S.KV_PREFIX_LOOKUP.name).attributes
+    assert (once[S.TRIES_TOKENS_ASKED.key], once[S.TRIES_TOKENS_HIT.key]) == (64, 48)
+    tried = rec(Kind.ENG_LOOKUP, 11, 3_020, 3_030, a=64 << 32 | 48, b=30_000, c=3)
+    lost = one(trace(tried), S.KV_PREFIX_LOOKUP.name).attributes
+    assert S.TRIES_TOKENS_HIT.key not in lost
+    told = rec(Kind.ENG_TRIED, 11, 0, 0, a=192, b=112)
+    thrice = one(trace(tried, told), S.KV_PREFIX_LOOKUP.name).attributes
+    assert (thrice[S.TRIES_TOKENS_ASKED.key], thrice[S.TRIES_TOKENS_HIT.key]) == (192, 112)
+
+
+def test_single_stores_are_events_of_the_store() -> None:
+    """Of two ranks: each is over when the last of them knows it."""
+    stored = [
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 3_900, a=32 << 32 | 1, b=us(3_700), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 4_000, a=32 << 32 | 1, b=us(3_300), s=1),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=64 << 32 | 2, b=us(5_500), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 5_900, a=64 << 32 | 2, b=us(5_400), s=1),
+    ]
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1 | KVFlag.ASYNCHRONOUS)
+    sent = rec(Kind.KV_SENT, 11, 8_950, 8_700)
+    span = one(trace(named(1, "LMCacheMPConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert [(e.name, e.time_ns - span.start_ns, e.attributes) for e in span.events] == [
+        (
+            S.EVENT_STORED,
+            650_000,
+            {
+                S.KV_TOKENS.key: 32,
+                S.STORED_DURATION.key: 600_000,
+                S.KV_RESOLUTION.key: 600_000,
+            },
+        ),
+        (
+            S.EVENT_STORED,
+            2_650_000,
+            {
+                S.KV_TOKENS.key: 64,
+                S.STORED_DURATION.key: 1_000_000,
+                S.KV_RESOLUTION.key: 500_000,
+                S.STORED_TOGETHER.key: 2,
+            },
+        ),
+    ]
+    other = one(trace(named(1, "NixlConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert other.events == ()
+
+
+def test_a_store_known_to_end_later_ends_then() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1)
+    stored = rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=96 << 32 | 1, b=us(5_500))
+    span = one(trace(named(1, "LMCacheMPConnector"), store, stored), S.KV_STORE.name)
+    assert span.duration_ns == 2_650_000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import NamedTuple
 
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.model.trace import AttributeValue, SpanEvent
-from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.layout import CONNECTOR_BITS, Field, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 Attributes = dict[str, AttributeValue]
@@ -125,8 +126,34 @@ def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) 
             until = record.t1  # when it is over nobody is told
         else:
             until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
-        found.append(Phase(S.KV_STORE, record.t0, max(until, record.t1), attributes))
+        name = names.get(record.s & _NUMBER, "")
+        events = _single_stores(engine) if name.startswith(_TELLS_EACH) else ()
+        until = max(until, record.t1, *(event.time_ns for event in events))
+        found.append(Phase(S.KV_STORE, record.t0, until, attributes, [], events))
     return found
+
+
+_TELLS_EACH = "LMCacheMPConnector"
+"""The connector, and vLLM's own copy of it, whose workers see each store end."""
+
+
+def _single_stores(engine: EngineFacts) -> tuple[SpanEvent, ...]:
+    """Each store of the request, when the last rank knows it to be over."""
+    by_rank: dict[int, list[Record]] = {}
+    for record in sorted(engine.all(Kind.WORKER_KV_STORED), key=lambda r: r.t0):
+        by_rank.setdefault(record.s, []).append(record)
+    found = []
+    for ranks in zip_longest(*by_rank.values()):
+        last = max((record for record in ranks if record is not None), key=lambda r: r.t1)
+        attributes: Attributes = {
+            S.KV_TOKENS.key: last.a >> 32,
+            S.STORED_DURATION.key: last.t1 - last.t0,
+            S.KV_RESOLUTION.key: last.t1 - max(last.b, last.t0),
+        }
+        if (stores := last.a & _LOW) > 1:
+            attributes[S.STORED_TOGETHER.key] = stores
+        found.append(SpanEvent(S.EVENT_STORED, last.t1, attributes))
+    return tuple(found[: S.MAX_EVENTS])
 
 
 def evictions(
@@ -160,6 +187,19 @@ def cache(engine: EngineFacts) -> Attributes:
         if record.t1:
             attributes[S.KV_REUSED_IDLE.key] = record.t0 - record.t1
     return attributes
+
+
+def other_half(engine: EngineFacts) -> Attributes:
+    """The request on another server that computes its prompt, as far as its caller named it."""
+    told = {attribute.key: engine.text(field) for field, attribute in _OTHER_HALF}
+    return {name: text for name, text in told.items() if text}
+
+
+_OTHER_HALF = (
+    (Field.REMOTE_REQUEST_ID, S.KV_REMOTE_REQUEST),
+    (Field.REMOTE_ENGINE_ID, S.KV_REMOTE_ENGINE),
+    (Field.TRANSFER_ID, S.KV_TRANSFER_ID),
+)
 
 
 def _amount(record: Record) -> Attributes:

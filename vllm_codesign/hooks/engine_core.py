@@ -182,6 +182,8 @@ def _looked_up(t0: int, t1: int, result: Any, request: Any) -> None:
     state.lookup_tries += 1
     # 0.19 returns two values, 0.32 three; the second is the number of tokens hit in both.
     state.asked, state.hit = request.num_tokens, result[1]
+    state.tries_asked += state.asked
+    state.tries_hit += state.hit
     block_life.looked_up(state, request, result[1])
 
 

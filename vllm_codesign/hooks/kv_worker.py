@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from vllm_codesign.hooks import kv_stores
 from vllm_codesign.hooks.kv_state import CONNECTORS
 from vllm_codesign.hooks.table import Getter, Wrapper
 from vllm_codesign.hooks.worker import WORKER
@@ -51,7 +52,12 @@ def _call(call: KVCall) -> Callable[..., None]:
 
 
 load_started = _call(KVCall.START_LOAD)
-save_awaited = _call(KVCall.WAIT_FOR_SAVE)
+_save_awaited = _call(KVCall.WAIT_FOR_SAVE)
+
+
+def save_awaited(t0: int, t1: int, result: Any, connector: int, owner: Any) -> None:
+    _save_awaited(t0, t1, result, connector, owner)
+    kv_stores.ordered(t0, owner)
 
 
 def make_layer(field: str) -> Callable[[Callable[..., Any], tuple[Getter, ...]], Wrapper]:
@@ -77,8 +83,9 @@ def make_layer(field: str) -> Callable[[Callable[..., Any], tuple[Getter, ...]],
     return make
 
 
-def polled(_t0: int, t1: int, result: Any, _connector: int, _self: Any) -> None:
+def polled(_t0: int, t1: int, result: Any, _connector: int, owner: Any) -> None:
     """`get_finished`: (sent, received), or with failures where `get_transfer_results` tells."""
+    kv_stores.polled(t1, LAYERS.asked_at, owner)
     if CONNECTORS.calls:
         return
     before, LAYERS.asked_at = LAYERS.asked_at, t1
