@@ -37,7 +37,7 @@ def ordered(t0: int, connector: Any) -> None:
     futures = _futures(connector)
     if not futures:
         return
-    for request_id, tokens, _ in stores_of(connector._connector_metadata, connector, None):
+    for request_id, tokens, _ in stores_of(connector._connector_metadata, connector, 0, None):
         if request_id not in futures:
             continue  # dropped: the server is not there
         store = STORES.get(request_id)
