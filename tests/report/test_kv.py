@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from tests.support import traces
 from vllm_codesign import semconv as S
 from vllm_codesign.analysis.overview import Overview, overview
+from vllm_codesign.analysis.plain import plain
 from vllm_codesign.cli import analyze
 from vllm_codesign.model.trace import RequestTrace, Span, SpanEvent
 from vllm_codesign.report import charts
@@ -90,6 +92,15 @@ def test_so_does_the_terminal(view: Overview) -> None:
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["agent-a", "agent-b", "7", "1", "–"] in lines
     assert ["agent-b", "agent-a<b>", "5", "1", "–"] in lines
+
+
+def test_so_does_the_json(view: Overview) -> None:
+    found = json.loads(json.dumps(plain(view)))["kv"]
+    assert [(e["by"], e["of"], e["blocks"]) for e in found["evictions"]] == [
+        ("agent-a", "agent-b", 7),
+        ("agent-b", "agent-a<b>", 5),
+    ]
+    assert found["calls"] == {"view": "throughput, per fleet", "of": []}
 
 
 def test_without_any_there_is_no_section(tmp_path: Path) -> None:
