@@ -22,12 +22,15 @@ import pytest
 
 from tests.support import kv
 from tests.support.checks import check_endings, check_nesting
+from tests.support.faults import roles
 from tests.support.mixed_load import Sent, send_all
 from tests.support.otlp_receiver import GrpcReceiver, Received, ReceivedSpan
 from tests.support.serving import Serving, Traces, serve, wait_until
+from tests.support.watched_ring import WatchedRing
 from vllm_codesign import semconv as S
 from vllm_codesign.bench.lmcache_server import ENVIRONMENT, LMCacheServer
 from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.store.capture import RunInfo
 
 pytestmark = [
@@ -261,11 +264,15 @@ def test_lmcache_killed_in_mid_load(tmp_path: Path) -> None:
         requests = kv.prompts(serving.model, "ABCDEFABCA")
         kv.one_by_one(serving.url, requests[:6])
         late = requests[6:]
+        engine = roles(serving.session)["engine_core"]
+        ring = WatchedRing(serving.session.folder / f"process-{engine}.ring")
+        stack.callback(ring.close)
         sender = threading.Thread(
             target=lambda: asyncio.run(send_all(serving.url, late, clients=3))
         )
         sender.start()
-        wait_until(lambda: kv.logged(log, "Retrieved") > 0, 60, "the first load")
+        # Planned by the scheduler, not yet with the worker.
+        ring.wait_for((Kind.KV_LOAD,), 60)
         os.killpg(cache.pid, signal.SIGKILL)
         sender.join(300)
         assert not sender.is_alive(), "vLLM still waits for LMCache"
