@@ -216,6 +216,7 @@ def frontend_cases() -> list[Case]:
     """One batch of outputs in the API server, and the sends of one stream."""
     ids = [f"{_ID}{number}" for number in range(BATCH)]
     states = {i: Stub(detokenizer=Stub()) for i in ids}
+    parameters = Stub(extra_args=None)
     processor = Stub(tracing_enabled=False, request_states=states)
     batch = [Stub(request_id=i, new_token_ids=[1], finish_reason=None) for i in ids]
 
@@ -232,7 +233,13 @@ def frontend_cases() -> list[Case]:
 
     add = wrapped("output_processor.add_request", add_request)
     for request_id in ids:
-        add(processor, Stub(request_id=request_id, prompt_token_ids=[1]), None, None, 0)
+        add(
+            processor,
+            Stub(request_id=request_id, prompt_token_ids=[1], sampling_params=parameters),
+            None,
+            None,
+            0,
+        )
     detokenizer = states[ids[0]].detokenizer
     process = wrapped("output_processor.process_outputs", process_outputs)
     return [

@@ -1,0 +1,133 @@
+"""vLLM's own cache manager without a model, with EngineCore's hooks on it or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace as Stub
+from typing import Any
+
+from benchmarks.micro_cases import wrapped
+from vllm_codesign.hooks import engine_core
+from vllm_codesign.hooks.block_life import BLOCKS
+from vllm_codesign.hooks.engine_state import ENGINE
+from vllm_codesign.recorder import active, session
+from vllm_codesign.settings import DEFAULT_RING_BYTES
+
+BLOCK_SIZES = (16, 128)
+HASHES = ("sha256", "sha256_cbor", *(("xxhash",) if find_spec("xxhash") else ()))
+"""Those of vLLM's that are installed."""
+
+_ROWS = {
+    "kv.lookup": ("manager", "get_computed_blocks"),
+    "kv.allocate": ("manager", "allocate_slots"),
+    "kv.get_new_blocks": ("pool", "get_new_blocks"),
+    "kv.cache_blocks": ("pool", "cache_full_blocks"),
+}
+
+
+def hasher(name: str, block_size: int) -> Callable[[Any], Any]:
+    """vLLM's block hasher of a request."""
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+
+    function = get_hash_fn_by_name(name)
+    init_none_hash(function)
+    return get_request_block_hasher(block_size, function)
+
+
+def request_of(name: str, tokens: list[int], block_hasher: Callable[[Any], Any] | None) -> Any:
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    return Request(name, tokens, SamplingParams(max_tokens=1), None, block_hasher=block_hasher)
+
+
+class Pool:
+    """A `KVCacheManager` with room for one prompt of `tokens` and a block or two more."""
+
+    def __init__(self, block_size: int, tokens: int) -> None:
+        import torch
+        from vllm.v1.core.kv_cache_manager import KVCacheManager
+        from vllm.v1.kv_cache_interface import (
+            FullAttentionSpec,
+            KVCacheConfig,
+            KVCacheGroupSpec,
+        )
+
+        self.block_size = block_size
+        spec = FullAttentionSpec(
+            block_size=block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16
+        )
+        config = KVCacheConfig(
+            num_blocks=tokens // block_size + 3,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        )
+        self.manager = KVCacheManager(
+            config,
+            max_model_len=2 * tokens,
+            scheduler_block_size=block_size,
+            hash_block_size=block_size,
+        )
+        self._hasher = hasher("sha256", block_size)
+        self._found: dict[str, tuple[Any, int]] = {}
+
+    @staticmethod
+    def record_into(folder: Path) -> None:
+        """A ring in shared memory, as a server has it; nobody reads it."""
+        joined = session.create(folder, 1, {})
+        active.activate(joined, "process", DEFAULT_RING_BYTES)
+        joined.level = 2
+
+    def request(self, name: str, tokens: list[int]) -> Any:
+        """In the waiting queue, its blocks hashed."""
+        request = request_of(name, tokens, self._hasher)
+        if ENGINE.pool == id(self.manager.block_pool):
+            scheduler = Stub(waiting=[request], running=[], requests={name: request})
+            engine_core._queued(0, 1, None, scheduler, request)
+        return request
+
+    def look_up(self, request: Any) -> None:
+        blocks, count, *_ = self.manager.get_computed_blocks(request)
+        self._found[request.request_id] = blocks, count
+
+    def allocate(self, request: Any) -> None:
+        """All that the prompt needs; it is cached at once."""
+        blocks, count = self._found.pop(request.request_id, (None, 0))
+        got = self.manager.allocate_slots(
+            request,
+            num_new_tokens=request.num_tokens - count,
+            num_new_computed_tokens=count,
+            new_computed_blocks=blocks,
+        )
+        if got is None:
+            raise RuntimeError("the pool is too small for one prompt")
+
+    def free(self, request: Any) -> None:
+        self.manager.free(request)
+        ENGINE.forget(request.request_id)
+
+    def empty(self) -> None:
+        if not self.manager.reset_prefix_cache():
+            raise RuntimeError("a request still has blocks")
+        BLOCKS.reset()
+
+
+@contextmanager
+def hooked(pool: Pool) -> Iterator[None]:
+    """The rows of EngineCore's table on this manager, as the installer would lay them."""
+    targets = {"manager": type(pool.manager), "pool": type(pool.manager.block_pool)}
+    before = {(owner, name): getattr(targets[owner], name) for owner, name in _ROWS.values()}
+    ENGINE.pool, ENGINE.block_size = id(pool.manager.block_pool), pool.block_size
+    for row, (owner, name) in _ROWS.items():
+        setattr(targets[owner], name, wrapped(row, before[owner, name]))
+    try:
+        yield
+    finally:
+        for (owner, name), original in before.items():
+            setattr(targets[owner], name, original)
+        ENGINE.reset()
+        BLOCKS.reset()
