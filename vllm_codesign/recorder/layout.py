@@ -180,8 +180,8 @@ class Kind(IntEnum):
     forward alone (0: not told); c DeviceWork; s rank"""
 
     WORKER_KV = 68
-    """A call of the connector: key step; t0, t1; a in wait_for_layer_load(), b in
-    save_kv_layer() since the last record; c calls of the latter two << 8 | KVCall; s rank"""
+    """A call of the connector: key step; t0, t1; c KVCall; s rank. With wait_for_save(): a in
+    wait_for_layer_load(), b in save_kv_layer() of this step, c calls of both << 8 | KVCall"""
     WORKER_KV_DONE = 69
     """A worker learns that a transfer is over. key engine request; t0 when; t1 when it asked
     before; a KVDone; s rank"""
