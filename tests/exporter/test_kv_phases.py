@@ -33,7 +33,7 @@ def trace(*records: Record, calls: Any = ()) -> RequestTrace:
     for record in calls:
         assembler.steps.take(300, record)
     made = builder(assembler)
-    made.calls = assembler.steps.connector_calls
+    made.calls = assembler.steps.calls.of
     (root,) = assembler.complete(us(60_000_000))
     (found, *_) = made.request(root, us(60_000_000))
     return found

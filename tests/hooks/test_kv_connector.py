@@ -222,6 +222,22 @@ def test_stores_are_summed_and_told_at_the_end(recording: Any, kept: bool) -> No
     assert ("a" in IN_FLIGHT.sending) is kept
 
 
+def test_each_step_with_a_store_is_named_when_it_is_planned(recording: Any) -> None:
+    scheduler, a = engine(), request("a")
+    connector = make(requests=[_lmcache("a", "STORE", 0, 32)])
+    recording.session.level = 2
+    queue(scheduler, a)
+    plans = []
+    for _ in range(2):
+        plan = step(a=1)
+        connector.build_connector_meta(plan)
+        engine_core._scheduled(0, 1 << 50, plan, scheduler)
+        plans.append(plan.codesign_step)
+    engine_core._scheduled(0, 1 << 50, step(a=1), scheduler)
+    told = [r for r in recording.take() if r.kind == Kind.KV_ORDERED]
+    assert [(r.key, r.b, r.s) for r in told] == [(key_of("a"), plan, 1) for plan in plans]
+
+
 def test_a_connector_in_another_is_told_with_it(recording: Any) -> None:
     inner = make(hit=(32, False))
 

@@ -230,6 +230,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("owner", "a", As.ID),
         ("blocks", "b"),
     ),
+    Kind.KV_ORDERED: _p(("told", "t0", As.TIME), ("step", "b", As.ID), ("connector", "s")),
     Kind.STEP: _p(
         ("schedule", "t0", As.TIME),
         ("scheduled", "t1", As.TIME),

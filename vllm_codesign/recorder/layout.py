@@ -169,6 +169,9 @@ class Kind(IntEnum):
     """key engine request: an allocation for it took cached blocks. t0 when; t1 when their owner
     was freed (0: it still runs); a key of their owner; b blocks"""
 
+    KV_ORDERED = 55
+    """A connector was told to store some of it: t0 when; b step whose workers do; s connector"""
+
     # Worker
     WORKER_EXECUTE = 65
     """key step (0: below that level); t0, t1 execute_model(); a forward begins, b its end
