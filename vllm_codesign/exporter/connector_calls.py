@@ -63,7 +63,8 @@ class ConnectorCalls:
         steps[why] = step
         self._names[step] = self._names.get(step, 0) + 1
         if step not in self.of:
-            calls = self._unnamed.get(step >> 40, {}).pop(step, None)
+            unnamed = self._unnamed.get(step >> 40)
+            calls = unnamed.pop(step, None) if unnamed is not None else None
             if calls is None and step <= self._gone.get(step >> 40, 0):
                 self.missed += 1
             self.of[step] = calls or {}
