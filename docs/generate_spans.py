@@ -91,6 +91,11 @@ def _event() -> list[str]:
         " blocks, one event for each request that had them.",
         "",
         *_table(semconv.EVICTED),
+        "",
+        f"{_code(semconv.EVENT_STORED)} on {_code(semconv.KV_STORE.name)}: a worker has seen one of"
+        " the request's stores end, the last rank's; of LMCache's multi-process connector alone.",
+        "",
+        *_table(semconv.STORED),
     ]
 
 

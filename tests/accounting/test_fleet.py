@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -130,14 +131,17 @@ def test_a_preempted_request_does_not_run_beside_its_own_load() -> None:
     assert engine.idle_ns == {"output": 200 - STEP_NS}
 
 
+@pytest.mark.parametrize("work", ["load", "save"])
 @pytest.mark.parametrize(("source", "busy"), [("wall", 60 - 20), ("events", 60)])
-def test_a_save_within_host_time_is_not_the_devices(source: str, busy: int) -> None:
+def test_a_transfer_within_host_time_is_not_the_devices(
+    work: Literal["load", "save"], source: str, busy: int
+) -> None:
     made = step(1, 1000, members=(member(),))
     (rank,) = made.ranks
     model, sample = (replace(d, source=source) for d in rank.device)
-    save = ConnectorCall("save", model.end_ns - 30, model.end_ns - 10)
-    saving = replace(made, ranks=(replace(rank, device=(model, sample), connector=(save,)),))
-    (engine,) = fleet(work_of(served()), timelines([saving])).engines
+    call = ConnectorCall(work, model.end_ns - 30, model.end_ns - 10)
+    moving = replace(made, ranks=(replace(rank, device=(model, sample), connector=(call,)),))
+    (engine,) = fleet(work_of(served()), timelines([moving])).engines
     assert engine.busy_ns == busy
     assert engine.idle_ns.get("other", 0) + engine.busy_ns + engine.idle_ns["ipc"] == 60 + 32
 

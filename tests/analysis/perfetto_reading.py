@@ -47,6 +47,7 @@ class Read:
         self.descriptors: dict[int, Any] = {}
         self.counters: dict[tuple[str, ...], list[tuple[int, float]]] = {}
         self.instants: list[tuple[tuple[str, ...], str, int]] = []
+        self.told: dict[tuple[tuple[str, ...], int], dict[str, Any]] = {}
         self.clocks: list[dict[int, int]] = []
         events: dict[int, list[tuple[int, Any]]] = {}
         for packet in self.packets:
@@ -99,6 +100,8 @@ class Read:
                 self.slices.append(Drawn(path, names[begun.name_iid], start, at, notes, flows))
             elif event.type == pb.TrackEvent.TYPE_INSTANT:
                 self.instants.append((path, names[event.name_iid], at))
+                notes = {keys[a.name_iid]: _value(a) for a in event.debug_annotations}
+                self.told[path, at] = notes
             else:
                 assert event.type == pb.TrackEvent.TYPE_COUNTER
                 whole = event.HasField("counter_value")

@@ -98,3 +98,15 @@ def test_what_is_printed() -> None:
         assert expected in text
     console.print(kv_table(Gathered().summary()))
     assert console.export_text().strip() == ""
+
+
+def test_the_queue_is_apart_from_the_transfer() -> None:
+    """A load of 2 ms whose request waited in the queue for the first 0.5 ms of it."""
+    made = request("a")
+    queue = replace(span(S.ENGINE_QUEUE.name, 0, 500_020), attributes={S.REQUEST_ID.key: "another"})
+    mine = replace(queue, attributes={})
+    found = Gathered()
+    found.take(RequestTrace(made.root, (*made.children, mine)))
+    found.take(RequestTrace(made.root, (*made.children, queue)))
+    (load,) = found.summary().transfers
+    assert (load.requests, load.mean_ms, load.queued_ms) == (2, 2.0, 0.25)

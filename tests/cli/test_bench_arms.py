@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from tests.support import fake_vllm_command
 from tests.support.scenario_file import SCENARIO_FILE
 from vllm_codesign.analysis.arms import ArmFigures, Compared, Comparison, Shares, plain
+from vllm_codesign.analysis.arms_sheet import remarks
 from vllm_codesign.analysis.bootstrap import Interval
 from vllm_codesign.analysis.stats import summarize
 from vllm_codesign.bench.own_server import OwnServer
-from vllm_codesign.cli.arms_table import arms_table, remarks
+from vllm_codesign.cli.arms_table import arms_table
 from vllm_codesign.cli.bench import command
 from vllm_codesign.model.errors import CodesignError
 

@@ -124,6 +124,8 @@ def test_a_whole_trace() -> None:
                 "kv.tokens.hit.hbm": 48,
                 "tries": 1,
                 "tries.duration_ns": 10_000,
+                "tries.tokens.asked": 64,
+                "tries.tokens.hit": 48,
             },
         ),
         (

@@ -13,12 +13,13 @@ from tests.exporter.records import (
     finished,
     rec,
     scheduled,
+    text,
     us,
 )
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.model.trace import RequestTrace, Span
-from vllm_codesign.recorder.layout import Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.layout import Field, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 STEP = 200 << 40 | 1
@@ -101,6 +102,55 @@ def test_a_failed_load_says_what_is_not_there() -> None:
     assert one(found, S.KV_LOAD.name).attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
 
 
+def test_what_failed_after_the_admission_was_computed() -> None:
+    """A synchronous load: the admission says that it comes, the step's result that it did not."""
+    load = rec(Kind.KV_LOAD, 11, 3_100, 3_400, a=48 << 32 | 3, b=STEP, s=1)
+    whole, failed = trace(load), trace(load, rec(Kind.KV_FAILED, 11, 3_900, a=32))
+    before, after = (one(each, S.PREFILL.name).attributes for each in (whole, failed))
+    hit, computed = S.KV_TOKENS_HIT_EXTERNAL.key, S.PREFILL_COMPUTED.key
+    assert isinstance(before[hit], int)
+    assert after[hit] == max(before[hit] - 32, 0)
+    assert after[hit] + after[computed] == before[hit] + before[computed]  # type: ignore[operator]
+
+
+def test_an_end_is_of_the_load_before_it() -> None:
+    """Preempted while loading, it loads again; the first one's end was lost."""
+    asynchronous = 1 | KVFlag.ASYNCHRONOUS
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=asynchronous),
+        rec(Kind.KV_LOAD, 11, 2_500, 2_600, a=32 << 32 | 2, s=asynchronous),
+        rec(Kind.KV_FAILED, 11, 2_850, a=32),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    first, second = found.named(S.KV_LOAD.name)
+    assert first.duration_ns == 700_000, "until the next one was ordered"
+    assert S.KV_RESOLUTION.key not in first.attributes
+    assert S.KV_TOKENS_RECOMPUTED.key not in first.attributes
+    assert second.duration_ns == 400_000
+    assert second.attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
+
+
+def test_of_children_nobody_says_which_failed() -> None:
+    found = trace(
+        rec(Kind.KV_LOAD, 11, 1_790, 1_900, a=48 << 32 | 3, s=1 << 6 | 2 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS),
+        rec(Kind.KV_FAILED, 11, 2_850, a=32),
+        rec(Kind.KV_LOADED, 11, 2_900, 2_400),
+    )
+    child, parent = found.named(S.KV_LOAD.name)
+    assert S.KV_TOKENS_RECOMPUTED.key not in child.attributes
+    assert parent.attributes[S.KV_TOKENS_RECOMPUTED.key] == 32
+    assert child.end_ns == parent.end_ns
+
+
+def test_a_store_that_goes_on_after_its_step_has_no_known_end() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 6_000, a=64 << 32 | 4, c=100, s=1)
+    span = one(trace(named(1, "OffloadingConnector"), store), S.KV_STORE.name)
+    assert span.duration_ns == 2_650_000, "until the last order"
+    assert span.attributes[S.KV_ASYNCHRONOUS.key] is True
+    assert S.KV_RESOLUTION.key not in span.attributes
+
+
 def test_a_load_that_never_ended_ends_with_the_request() -> None:
     load = rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS)
     span = one(trace(load), S.KV_LOAD.name)
@@ -166,3 +216,72 @@ def test_evictions_name_whom_they_took_from() -> None:
     assert prefill.attributes[S.KV_TOKENS_AGAIN.key] == 640
     assert prefill.attributes[S.KV_REUSED_BYTES.key] == 300
     assert prefill.attributes[S.KV_REUSED_IDLE.key] == 2_000_000
+
+
+def test_the_request_on_the_other_server_is_on_the_prefill() -> None:
+    prefill = one(
+        trace(
+            text(11, Field.REMOTE_REQUEST_ID, "cmpl-9"),
+            text(11, Field.REMOTE_ENGINE_ID, "e"),
+            text(11, Field.TRANSFER_ID, "t"),
+        ),
+        S.PREFILL.name,
+    ).attributes
+    assert prefill[S.KV_REMOTE_REQUEST.key] == "cmpl-9"
+    assert prefill[S.KV_REMOTE_ENGINE.key] == "e"
+    assert prefill[S.KV_TRANSFER_ID.key] == "t"
+    assert S.KV_REMOTE_REQUEST.key not in one(trace(), S.PREFILL.name).attributes
+
+
+def test_all_tries_of_a_lookup_are_one_or_told() -> None:
+    once = one(trace(), S.KV_PREFIX_LOOKUP.name).attributes
+    assert (once[S.TRIES_TOKENS_ASKED.key], once[S.TRIES_TOKENS_HIT.key]) == (64, 48)
+    tried = rec(Kind.ENG_LOOKUP, 11, 3_020, 3_030, a=64 << 32 | 48, b=30_000, c=3)
+    lost = one(trace(tried), S.KV_PREFIX_LOOKUP.name).attributes
+    assert S.TRIES_TOKENS_HIT.key not in lost
+    told = rec(Kind.ENG_TRIED, 11, 0, 0, a=192, b=112)
+    thrice = one(trace(tried, told), S.KV_PREFIX_LOOKUP.name).attributes
+    assert (thrice[S.TRIES_TOKENS_ASKED.key], thrice[S.TRIES_TOKENS_HIT.key]) == (192, 112)
+
+
+def test_single_stores_are_events_of_the_store() -> None:
+    """Of two ranks: each is over when the last of them knows it."""
+    stored = [
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 3_900, a=32 << 32 | 1, b=us(3_700), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 3_400, 4_000, a=32 << 32 | 1, b=us(3_300), s=1),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=64 << 32 | 2, b=us(5_500), s=0),
+        rec(Kind.WORKER_KV_STORED, 11, 5_000, 5_900, a=64 << 32 | 2, b=us(5_400), s=1),
+    ]
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1 | KVFlag.ASYNCHRONOUS)
+    sent = rec(Kind.KV_SENT, 11, 8_950, 8_700)
+    span = one(trace(named(1, "LMCacheMPConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert [(e.name, e.time_ns - span.start_ns, e.attributes) for e in span.events] == [
+        (
+            S.EVENT_STORED,
+            650_000,
+            {
+                S.KV_TOKENS.key: 32,
+                S.STORED_DURATION.key: 600_000,
+                S.KV_RESOLUTION.key: 600_000,
+            },
+        ),
+        (
+            S.EVENT_STORED,
+            2_650_000,
+            {
+                S.KV_TOKENS.key: 64,
+                S.STORED_DURATION.key: 1_000_000,
+                S.KV_RESOLUTION.key: 500_000,
+                S.STORED_TOGETHER.key: 2,
+            },
+        ),
+    ]
+    other = one(trace(named(1, "NixlConnector"), store, sent, *stored), S.KV_STORE.name)
+    assert other.events == ()
+
+
+def test_a_store_known_to_end_later_ends_then() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 5_000, a=96 << 32 | 6, s=1)
+    stored = rec(Kind.WORKER_KV_STORED, 11, 5_000, 6_000, a=96 << 32 | 1, b=us(5_500))
+    span = one(trace(named(1, "LMCacheMPConnector"), store, stored), S.KV_STORE.name)
+    assert span.duration_ns == 2_650_000

@@ -34,11 +34,12 @@ def test_a_request_from_queue_to_end(recording: Any) -> None:
     engine_core._looked_up(12, 15, (None, 64, None), a)
     scheduler.waiting.clear()
     engine_core._scheduled(10, 30, step(new=("a",), a=50), scheduler)
-    scheduled, lookup = recording.take()
+    scheduled, lookup, tried = recording.take()
     assert (scheduled.kind, scheduled.t0, scheduled.t1) == (Kind.ENG_SCHEDULED, 10, 30)
     assert (scheduled.a, scheduled.b, scheduled.s) == (64, 0, 0)
     assert (lookup.kind, lookup.t0, lookup.t1) == (Kind.ENG_LOOKUP, 12, 15)
     assert (lookup.a >> 32, lookup.a & 0xFFFFFFFF, lookup.b, lookup.c) == (100, 64, 5, 2)
+    assert (tried.kind, tried.a, tried.b) == (Kind.ENG_TRIED, 200, 48 + 64)
 
     def update(output: Any, *tokens: int, of: str = "a") -> None:
         outputs = SimpleNamespace(

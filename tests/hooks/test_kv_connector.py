@@ -18,7 +18,8 @@ from vllm_codesign.hooks import (
 )
 from vllm_codesign.hooks.block_life import BLOCKS
 from vllm_codesign.hooks.engine_state import ENGINE
-from vllm_codesign.hooks.installer import Installer
+from vllm_codesign.hooks.installer import Installer, getters_for
+from vllm_codesign.hooks.kv_metadata import stores_of
 from vllm_codesign.hooks.kv_state import CONNECTORS, IN_FLIGHT
 from vllm_codesign.hooks.kv_worker import LAYERS
 from vllm_codesign.hooks.table import Status
@@ -34,7 +35,7 @@ def fresh(recording: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     parts = (ENGINE, CONNECTORS, IN_FLIGHT, BLOCKS, LAYERS, WORKER)
     for part in parts:
         part.reset()
-    ENGINE.block_bytes = 64
+    ENGINE.block_bytes, ENGINE.block_size = 64, 16
     yield
     for part in parts:
         part.reset()
@@ -147,10 +148,6 @@ def test_an_asynchronous_load_from_its_plan_to_its_end(recording: Any) -> None:
     assert load.s == 1 | KVFlag.ASYNCHRONOUS
     assert (load.t1, load.b) == (1 << 50, 0), "no step starts it"
 
-    def output(**more: Any) -> Any:
-        told = {"finished_recving": None, "finished_sending": None, **more}
-        return SimpleNamespace(kv_connector_output=SimpleNamespace(**told))
-
     kv_scheduler.note_output(7_000, output())
     kv_scheduler.note_output(8_000, output(finished_recving={"a", "unknown"}))
     (loaded,) = recording.take()
@@ -184,20 +181,148 @@ def test_ask_again_later(recording: Any) -> None:
     assert (lookup.c, lookup.s) == (3, 1 | KVFlag.PENDING)
 
 
+def output(**more: Any) -> Any:
+    """What a step's result says of transfers."""
+    told = {"finished_recving": None, "finished_sending": None, "failed_recving": set(), **more}
+    return SimpleNamespace(kv_connector_output=SimpleNamespace(**told))
+
+
+def loading(recording: Any, hit: int = 16, tokens: int = 48) -> tuple[Any, Any]:
+    """A scheduler and a request for which `tokens` are loaded behind `hit` found ones."""
+    scheduler, a, connector = engine(), request("a"), make(hit=(tokens, True))
+    queue(scheduler, a)
+    ENGINE.requests["a"].external = tokens
+    connector.get_num_new_matched_tokens(a, hit)
+    connector.update_state_after_alloc(a, None, tokens)
+    schedule(scheduler)
+    scheduler.requests["a"] = a
+    recording.take()
+    return scheduler, a
+
+
 def test_what_failed_is_what_was_expected_less_what_is_left(recording: Any) -> None:
+    scheduler, a = loading(recording)
+    a.num_computed_tokens = 32
+    kv_scheduler.invalidated(0, 5, ({"a"}, 32, set()), scheduler)
+    (some,) = recording.take()
+    assert (some.kind, some.t0, some.a) == (Kind.KV_FAILED, 5, 32)
+    assert ENGINE.requests["a"].external == 16, "so many of them came"
+
+
+def test_more_than_was_loaded_did_not_fail(recording: Any) -> None:
+    """What was found in the device's cache before is no failure of the load."""
+    scheduler, a = loading(recording)
+    a.num_computed_tokens = 0
+    kv_scheduler.invalidated(0, 5, ({"a"}, 64, set()), scheduler)
+    (lost,) = recording.take()
+    assert lost.a == 48
+
+
+def test_a_failure_by_the_requests_id_comes_with_its_end(recording: Any) -> None:
+    """As vLLM tells it, through the hook: failed and finished in one output."""
+    scheduler, a = loading(recording)
+
+    def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        a.num_computed_tokens = 0  # what `_handle_failed_recving` does
+        return {}
+
+    getters = getters_for(update_from_output, ("self", "scheduler_output", "model_runner_output"))
+    update = engine_core.make_update(update_from_output, getters)
+    update(scheduler, step(), output(finished_recving={"a"}, failed_recving={"a"}))
+    failed, loaded = recording.take()
+    assert (failed.kind, failed.a) == (Kind.KV_FAILED, 48), "not the 16 found in the cache"
+    assert loaded.kind == Kind.KV_LOADED
+    assert failed.t0 == loaded.t0
+    assert ENGINE.requests["a"].external == 0
+    assert not IN_FLIGHT.loading
+
+
+def test_a_load_after_a_preemption_counts_from_what_it_found(recording: Any) -> None:
     scheduler, a, connector = engine(), request("a"), make(hit=(48, True))
     queue(scheduler, a)
-    ENGINE.requests["a"].hit = 16
-    admit(connector, scheduler, a, 48)
+    state = ENGINE.requests["a"]
+    state.hit, state.admitted = 0, True  # nothing was found when it came in
+    connector.get_num_new_matched_tokens(a, 32)
+    connector.update_state_after_alloc(a, None, 48)
     schedule(scheduler)
     recording.take()
     a.num_computed_tokens = 32
     scheduler.requests["a"] = a
-    kv_scheduler.invalidated(0, 5, ({"a"}, 32, set()), scheduler)
-    kv_scheduler.failed(0, 6, {"a"}, scheduler, {"a"})
-    some, all_of_it = recording.take()
-    assert (some.kind, some.t0, some.a) == (Kind.KV_FAILED, 5, 32)
-    assert (all_of_it.t0, all_of_it.a) == (6, 64)
+    kv_scheduler.invalidated(0, 5, ({"a"}, 48, set()), scheduler)
+    (lost,) = recording.take()
+    assert lost.a == 48
+
+
+def test_how_late_an_end_is_known_counts_from_when_it_could_have_been(recording: Any) -> None:
+    """A store that nobody waits for does not begin the waiting."""
+    told = [_lmcache("a", "STORE", 0, 32)]
+    scheduler, a, connector = engine(), request("a"), make(requests=told, kept=True)
+    queue(scheduler, a)
+    connector.build_connector_meta(step())
+    engine_core._scheduled(0, 10, step(), scheduler)
+    assert IN_FLIGHT.asked_at == 0
+    a.status = SimpleNamespace(name="FINISHED_STOPPED")
+    connector.request_finished(a, [])
+    since = IN_FLIGHT.asked_at
+    assert since > 10
+    engine_core._freed(0, 9, None, a)
+    recording.take()
+    kv_scheduler.note_output(since + 500, output(finished_sending={"a"}))
+    (sent,) = recording.take()
+    assert (sent.kind, sent.t0, sent.t1) == (Kind.KV_SENT, since + 500, since)
+
+
+def test_the_end_of_an_aborted_load_is_heard_while_dormant(recording: Any) -> None:
+    scheduler, a = loading(recording)
+    a.status = SimpleNamespace(name="FINISHED_ABORTED")
+    engine_core._freed(0, 9, None, a)
+    recording.session.level = 0
+    recording.take()
+
+    def update_from_output(self: Any, scheduler_output: Any, model_runner_output: Any) -> Any:
+        return {}
+
+    getters = getters_for(update_from_output, ("self", "scheduler_output", "model_runner_output"))
+    update = engine_core.make_update(update_from_output, getters)
+    update(scheduler, step(), output(finished_recving={"a"}))
+    assert not IN_FLIGHT.loading
+    assert IN_FLIGHT.asked_at == 0
+
+
+def test_a_block_of_several_groups_says_no_bytes(recording: Any) -> None:
+    ENGINE.block_size = 0
+    scheduler, a, connector = engine(), request("a"), make(hit=(48, True))
+    queue(scheduler, a)
+    recording.take()
+    admit(connector, scheduler, a, 48)
+    schedule(scheduler)
+    (load,) = (r for r in recording.take() if r.kind == Kind.KV_LOAD)
+    assert (load.a >> 32, load.a & 0xFFFFFFFF) == (48, 0)
+
+
+def test_stores_of_one_step_go_to_whom_they_are_of() -> None:
+    """ExampleConnector names no request, and two may share their first block."""
+    metadata = SimpleNamespace(
+        requests=[
+            SimpleNamespace(is_store=True, slot_mapping=[*range(16), *range(32, 48)]),
+            SimpleNamespace(is_store=True, slot_mapping=[*range(16), *range(64, 96)]),
+        ]
+    )
+    new = [
+        SimpleNamespace(req_id="a", block_ids=([0, 2, 9],)),
+        SimpleNamespace(req_id="b", block_ids=([0, 4, 5, 7],)),
+    ]
+    config = SimpleNamespace(cache_config=SimpleNamespace(block_size=16))
+    connector = SimpleNamespace(_vllm_config=config)
+    plan = SimpleNamespace(scheduled_new_reqs=new)
+    assert list(stores_of(metadata, connector, 16, plan)) == [("a", 32, 2), ("b", 48, 3)]
+
+
+def test_blocks_of_an_offload_are_tokens_where_a_block_says_how_many() -> None:
+    job = SimpleNamespace(req_id="a", src_spec=SimpleNamespace(block_ids=[3, 4, 5]))
+    metadata = SimpleNamespace(store_jobs={1: job})
+    assert list(stores_of(metadata, None, 16, None)) == [("a", 48, 3)]
+    assert list(stores_of(metadata, None, 0, None)) == [("a", 0, 3)]
 
 
 def _lmcache(request_id: str, direction: str, start: int, end: int) -> Any:

@@ -78,4 +78,5 @@ def test_each_attribute_is_used() -> None:
     used |= {each.key for each in semconv.STEP_LINK}
     used |= {each.key for series in semconv.SERIES for each in series.attributes}
     used |= {each.key for each in (semconv.EVENT_TOKENS_LOST, *semconv.EVICTED)}
+    used |= {each.key for each in semconv.STORED}
     assert {each.key for each in ATTRIBUTES} == used

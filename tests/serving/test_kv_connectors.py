@@ -7,9 +7,11 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,11 +22,15 @@ import pytest
 
 from tests.support import kv
 from tests.support.checks import check_endings, check_nesting
+from tests.support.faults import roles
 from tests.support.mixed_load import Sent, send_all
+from tests.support.otlp_receiver import GrpcReceiver, Received, ReceivedSpan
 from tests.support.serving import Serving, Traces, serve, wait_until
+from tests.support.watched_ring import WatchedRing
 from vllm_codesign import semconv as S
 from vllm_codesign.bench.lmcache_server import ENVIRONMENT, LMCacheServer
 from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.store.capture import RunInfo
 
 pytestmark = [
@@ -50,6 +56,7 @@ class Run:
     grown: dict[str, float]
     info: RunInfo
     lmcache_log: Path | None = None
+    lmcache_spans: list[ReceivedSpan] = field(default_factory=list)
     second: list[RequestTrace] = field(default_factory=list)
     """Of prompts that had come before, and that the device's cache has lost."""
 
@@ -69,7 +76,7 @@ def _flags(config: dict[str, Any]) -> tuple[str, str]:
     return "--kv-transfer-config", json.dumps(config)
 
 
-def _run(serving: Serving, log: Path | None = None) -> Run:
+def _run(serving: Serving, log: Path | None = None, spans: Received | None = None) -> Run:
     requests = kv.prompts(serving.model)
     before = serving.metrics()
     kv.one_by_one(serving.url, requests)
@@ -78,7 +85,20 @@ def _run(serving: Serving, log: Path | None = None) -> Run:
     grown = {name: after[name] - before.get(name, 0.0) for name in after}
     run = Run(requests, traces, grown, serving.capture.load(), log)
     run.second = run.each()[3:]
+    if spans is not None:
+        # Sent in batches, the last request's too.
+        wait_until(lambda: len(_of(spans.spans, REQUEST)) >= len(requests), 60, "LMCache's spans")
+        run.lmcache_spans = list(spans.spans)
     return run
+
+
+REQUEST, LOOKUP = "request", "mp.lookup_prefetch"
+"""LMCache's spans. Its `mp.store` and `mp.retrieve` come from transfers that its server makes, not
+from those that vLLM's workers make."""
+
+
+def _of(spans: list[ReceivedSpan], name: str) -> list[ReceivedSpan]:
+    return [span for span in spans if span.name == name]
 
 
 @pytest.fixture(scope="module", params=["lmcache", "example", "multi"])
@@ -89,19 +109,22 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         path.mkdir()
     example = [_connector("ExampleConnector", shared_storage_path=str(path)) for path in stored]
     with ExitStack() as stack:
-        log = None
+        log = received = None
         if request.param == "lmcache":
             if importlib.util.find_spec("lmcache") is None:
                 pytest.skip("LMCache is not installed: run `make setup`")
             log = folder / "lmcache.log"
-            cache = LMCacheServer(2, engine_driven=True, log_path=log)
+            receiver = stack.enter_context(GrpcReceiver())
+            received = receiver.received
+            tracing = ("--enable-tracing", "--otlp-endpoint", receiver.endpoint)
+            cache = LMCacheServer(2, engine_driven=True, log_path=log, flags=tracing)
             flags = [*stack.enter_context(cache).vllm_flags]
         elif request.param == "example":
             flags = [*_flags(example[0]), *WHOLE]
         else:
             flags = [*_flags(_connector("MultiConnector", connectors=example)), *WHOLE]
         serving = stack.enter_context(serve(folder, [*kv.FLAGS, *flags], ENVIRONMENT))
-        yield _run(serving, log)
+        yield _run(serving, log, received)
 
 
 def test_hits_are_vllms_own(run: Run) -> None:
@@ -139,6 +162,44 @@ def test_lmcaches_log_says_the_same(run: Run) -> None:
     for name, verb in ((S.KV_LOAD.name, "Retrieved"), (S.KV_STORE.name, "Stored")):
         ours = sum(kv.tokens(t, name) for t in run.each())
         assert ours == kv.logged(run.lmcache_log, verb) > 0
+
+
+def test_lmcaches_spans_carry_our_request_id(run: Run) -> None:
+    if run.lmcache_log is None:
+        pytest.skip("of LMCache alone")
+    spans = run.lmcache_spans
+    print(sorted(Counter(span.name for span in spans).items()))
+    assert {span.name for span in spans} == {REQUEST, LOOKUP}
+    for trace in run.each():
+        (prefill,) = trace.named(S.PREFILL.name)
+        mine = [s for s in spans if s.attributes["session_id"] == prefill.attributes[ID]]
+        (root,), (lookup,) = _of(mine, REQUEST), _of(mine, LOOKUP)
+        assert root.attributes["hit_tokens"] == prefill.attributes[S.KV_TOKENS_HIT_EXTERNAL.key]
+        # No context reaches LMCache: the traces are its own.
+        assert lookup.trace_id == root.trace_id != trace.trace_id
+        assert root.parent_id == 0
+
+
+ID = S.REQUEST_ID.key
+
+
+def test_each_store_has_its_end(run: Run) -> None:
+    """The worker copies the blocks here: it is over with the step, and the next poll sees it."""
+    if run.lmcache_log is None:
+        pytest.skip("of LMCache alone")
+    logged = [int(n) for n in re.findall(r"Stored (\d+) tokens in", run.lmcache_log.read_text())]
+    events = []
+    for trace in run.each()[:3]:
+        (store,) = trace.named(S.KV_STORE.name)
+        mine = [event for event in store.events if event.name == S.EVENT_STORED]
+        print(*(dict(event.attributes) for event in mine), sep="\n")
+        assert all(store.start_ns < event.time_ns <= store.end_ns for event in mine)
+        assert len(mine) > 1
+        events += mine
+    assert [event.attributes[S.KV_TOKENS.key] for event in events] == logged
+    for event in events:
+        resolution = int(str(event.attributes[S.KV_RESOLUTION.key]))
+        assert 0 < resolution <= int(str(event.attributes[S.STORED_DURATION.key]))
 
 
 def test_a_load_is_a_part_of_its_own(run: Run) -> None:
@@ -203,11 +264,15 @@ def test_lmcache_killed_in_mid_load(tmp_path: Path) -> None:
         requests = kv.prompts(serving.model, "ABCDEFABCA")
         kv.one_by_one(serving.url, requests[:6])
         late = requests[6:]
+        engine = roles(serving.session)["engine_core"]
+        ring = WatchedRing(serving.session.folder / f"process-{engine}.ring")
+        stack.callback(ring.close)
         sender = threading.Thread(
             target=lambda: asyncio.run(send_all(serving.url, late, clients=3))
         )
         sender.start()
-        wait_until(lambda: kv.logged(log, "Retrieved") > 0, 60, "the first load")
+        # Planned by the scheduler, not yet with the worker.
+        ring.wait_for((Kind.KV_LOAD,), 60)
         os.killpg(cache.pid, signal.SIGKILL)
         sender.join(300)
         assert not sender.is_alive(), "vLLM still waits for LMCache"
@@ -224,6 +289,12 @@ def test_lmcache_killed_in_mid_load(tmp_path: Path) -> None:
         loads = trace.named(S.KV_LOAD.name)
         lost = [int(str(span.attributes.get(S.KV_TOKENS_RECOMPUTED.key, 0))) for span in loads]
         not_there += sum(lost)
+        loaded = sum(int(str(span.attributes[S.KV_TOKENS.key])) for span in loads) - sum(lost)
+        (prefill,) = trace.named(S.PREFILL.name)
+        of = prefill.attributes
+        assert of[S.KV_TOKENS_HIT_EXTERNAL.key] == loaded
+        parts = (S.KV_TOKENS_HIT_HBM, S.KV_TOKENS_HIT_EXTERNAL, S.PREFILL_COMPUTED)
+        assert sum(int(str(of[part.key])) for part in parts) == kv.PROMPT_TOKENS
         print(
             f"{request.wall_ns // 10**6} ms, loads of",
             [(span.duration_ns // 10**6, span.attributes[S.KV_TOKENS.key]) for span in loads],

@@ -266,13 +266,13 @@ def _rows(step: Step, full_since: int) -> Iterator[tuple[int, Stretch]]:
 
 
 def _worked(rank: RankStep) -> Iterator[Stretch]:
-    """When the device worked. Where its time is the host's, a connector that saves has its own:
-    the model's calls are around it."""
-    saves = [(c.start_ns, c.end_ns) for c in rank.connector if c.work == "save"]
+    """When the device worked. Where its time is the host's, a connector that loads or saves has its
+    own: the model's calls are around it."""
+    calls = sorted((c.start_ns, c.end_ns) for c in rank.connector)
     for interval in rank.device:
         at, end = interval.start_ns, interval.end_ns
         if interval.source == "wall":
-            for start, until in saves:
+            for start, until in calls:
                 if at < start < end:
                     yield at, start
                     at = min(until, end)

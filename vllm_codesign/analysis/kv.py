@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
+from vllm_codesign.analysis.intervals import covered_ns
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
 
 NO_SESSION = "(no session)"
@@ -29,6 +30,9 @@ class Transfer:
     bytes: int
     mean_ms: float
     """From the order to its known end; how late that may be known is on each span."""
+    queued_ms: float
+    """Of the mean: the request was in the scheduler's waiting queue; the rest of an asynchronous
+    load or store is beside its computing, that of another one a worker's call."""
     recomputed: int
     """Tokens that failed loads did not bring."""
 
@@ -78,6 +82,7 @@ class _Moved:
     tokens: int = 0
     bytes: int = 0
     ns: int = 0
+    queued_ns: int = 0
     recomputed: int = 0
 
 
@@ -108,14 +113,14 @@ class Gathered:
         session = str(trace.root.attributes.get(S.SESSION_ID.key) or NO_SESSION)
         for span in trace.children:
             if span.name in (S.KV_LOAD.name, S.KV_STORE.name):
-                self._transfer(span)
+                self._transfer(span, trace)
             elif span.name == S.PREFILL.name:
                 self._prefill(session, span)
             for event in span.events:
                 if event.name == S.EVENT_EVICTED:
                     self._evicted(session, event.attributes)
 
-    def _transfer(self, span: Span) -> None:
+    def _transfer(self, span: Span, trace: RequestTrace) -> None:
         connector = str(span.attributes.get(S.KV_CONNECTOR.key, ""))
         if "/" in connector or S.KV_TOKENS.key not in span.attributes:
             return
@@ -126,6 +131,13 @@ class Gathered:
         moved.bytes += _int(span.attributes.get(S.KV_BYTES.key))
         moved.recomputed += _int(span.attributes.get(S.KV_TOKENS_RECOMPUTED.key))
         moved.ns += span.duration_ns
+        engine_request = span.attributes.get(S.REQUEST_ID.key)
+        waiting = (
+            (queue.start_ns, queue.end_ns)
+            for queue in trace.named(S.ENGINE_QUEUE.name)
+            if queue.attributes.get(S.REQUEST_ID.key) == engine_request
+        )
+        moved.queued_ns += covered_ns(waiting, (span.start_ns, span.end_ns))
 
     def _prefill(self, session: str, span: Span) -> None:
         counts = self._sessions.setdefault(session, Counter())
@@ -191,6 +203,7 @@ class Gathered:
                     m.tokens,
                     m.bytes,
                     m.ns / m.requests / 1e6,
+                    m.queued_ns / m.requests / 1e6,
                     m.recomputed,
                 )
                 for (what, connector), m in sorted(self._moved.items())

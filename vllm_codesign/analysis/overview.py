@@ -13,6 +13,7 @@ from vllm_codesign.accounting import timelines
 from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
+from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
 from vllm_codesign.analysis.tables import Tables, build
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
@@ -50,6 +51,8 @@ class Overview:
     """Of the whole capture, whatever the scenario."""
     kv: KV
     """The same."""
+    kv_waits: tuple[Waits, ...]
+    """The same."""
 
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
@@ -82,7 +85,8 @@ def overview(
             )
         bench = split(bench)
     reading = Reading()
-    engines = timelines(read_steps(target, reading))
+    waits = GatheredWaits()
+    engines = timelines(waits.watch(read_steps(target, reading)))
     caches = Gathered()
     tables = build(caches.watch(read_traces(target, reading)), bench, engines)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
@@ -105,6 +109,7 @@ def overview(
         steps=_steps_of(target, tables) if with_steps else {},
         host=sampled,
         kv=caches.summary(),
+        kv_waits=waits.summary(engines),
     )
 
 
@@ -143,6 +148,18 @@ def _beside(path: Path) -> Path | None:
     if path.parent.name in RUN_STORES:
         folders.append(path.parent.parent)
     return next((folder / RESULTS for folder in folders if (folder / RESULTS).is_file()), None)
+
+
+def arms_of(path: Path) -> tuple[ArmsRun, Path] | None:
+    """The run with arms that `path`, its folder or its file, holds, and the folder; else None."""
+    file = path / RESULTS if path.is_dir() else path
+    if file.name != RESULTS or not file.is_file():
+        return None
+    try:
+        found = _arms(file.read_bytes())
+    except OSError as error:
+        raise CodesignError(f"cannot read {file}: {error.strerror}") from error
+    return (found, file.parent) if found is not None else None
 
 
 def load_results(path: Path) -> BenchRun:

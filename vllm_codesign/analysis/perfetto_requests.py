@@ -91,6 +91,7 @@ def write_requests(
     rows: dict[tuple[int, int], list[int]] = {}
     inputs: dict[int, Slices] = {}
     ids: list[str] = []
+    evictions: dict[int, list[tuple[int, dict[str, Note]]]] = {}
     for trace in requests:
         shift = _shift(trace)
         lane = plan.lanes.get(trace.root.span_id)
@@ -113,6 +114,9 @@ def write_requests(
         for engine, request_id, start, end in _preprocessing(trace, shift, plan):
             inputs.setdefault(engine, Slices()).add(start, end, "preprocess", len(ids))
             ids.append(request_id)
+        for engine, at, told in _evictions(trace, shift, plan):
+            evictions.setdefault(engine, []).append((at, told))
+    _write_evictions(writer, processes, evictions)
     for engine, slices in sorted(inputs.items()):
         pid = processes.engine(engine)
         pieces = Rows(writer, lines(writer, processes.tracks[pid], "input thread", 20))
@@ -136,6 +140,33 @@ def _request(
             told = _plain(event.attributes)
             writer.instant(track, event.time_ns + shift, event.name, told)
     rows.finish()
+
+
+def _evictions(
+    trace: RequestTrace, shift: int, plan: Plan
+) -> Iterator[tuple[int, int, dict[str, Note]]]:
+    """Who took whose cached blocks, when, and in which EngineCore."""
+    for span in trace.children:
+        request_id = str(span.attributes.get(S.REQUEST_ID.key, ""))
+        engine = span.attributes.get(S.ENGINE_PID.key, plan.engines.get(request_id))
+        for event in span.events:
+            if event.name != S.EVENT_EVICTED or not isinstance(engine, int):
+                continue
+            by: dict[str, Note] = {S.REQUEST_ID.key: request_id}
+            if session := trace.root.attributes.get(S.SESSION_ID.key):
+                by[S.SESSION_ID.key] = str(session)
+            yield engine, event.time_ns + shift, by | _plain(event.attributes)
+
+
+def _write_evictions(
+    writer: TraceWriter,
+    processes: Processes,
+    evictions: Mapping[int, list[tuple[int, dict[str, Note]]]],
+) -> None:
+    for engine, found in sorted(evictions.items()):
+        track = writer.track(processes.tracks[processes.engine(engine)], "KV evictions", 30)
+        for at, notes in sorted(found, key=lambda each: each[0]):
+            writer.instant(track, at, S.EVENT_EVICTED, notes)
 
 
 def _plain(attributes: Mapping[str, AttributeValue]) -> dict[str, Note]:

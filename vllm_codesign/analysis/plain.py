@@ -25,6 +25,10 @@ def plain(view: Overview) -> dict[str, Any]:
         "notes": list(view.notes),
         "finding": view.finding,
         "scenarios": [_scenario(scenario) for scenario in view.tables.scenarios],
+        "kv": {
+            **asdict(view.kv),
+            "calls": {"view": THROUGHPUT, "of": [asdict(each) for each in view.kv_waits]},
+        },
         "host": asdict(view.host) if view.host else None,
         "run": view.run.model_dump() if view.run else None,
     }

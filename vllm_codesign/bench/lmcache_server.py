@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -61,6 +61,7 @@ class LMCacheServer(Server):
         *,
         engine_driven: bool,
         log_path: Path,
+        flags: Sequence[str] = (),
         python: str | Path = sys.executable,
         timeout_s: float = 120.0,
         progress: Callable[[str], None] = say,
@@ -75,6 +76,7 @@ class LMCacheServer(Server):
                 *("--l1-size-gb", f"{gib:g}", "--eviction-policy", "LRU"),
                 *("--chunk-size", str(CHUNK_TOKENS), "--disable-metrics"),
                 *(("--supported-transfer-mode", "engine_driven") if engine_driven else ()),
+                *flags,
             ),
             http_port,
             env=ENVIRONMENT,

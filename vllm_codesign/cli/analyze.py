@@ -134,7 +134,7 @@ def render(view: Overview, console: Console) -> None:
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
         _scenario(scenario, console)
-    console.print(kv_table(view.kv))
+    console.print(kv_table(view.kv, view.kv_waits))
     console.print(host_table(view.host))
     console.print()
     _line(console, view.finding, "bold")

@@ -2,86 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from vllm_codesign.analysis import tables
-from vllm_codesign.analysis.arms import ArmFigures, Comparison, Shares
-from vllm_codesign.analysis.bootstrap import ENOUGH_REPEATS, Interval
-
-_NONE = "–"
-_VERDICTS = {True: "within noise", False: "beyond noise", None: _NONE}
-_SHARES = ("exposed\nhost %", "device\n%", "queue.\ncapacity %", "kv.load\n%", "unexplained\n%")
+from vllm_codesign.analysis.arms import Comparison
+from vllm_codesign.analysis.arms_sheet import arms_sheet
 
 
 def arms_table(comparison: Comparison) -> Table:
     """One row per scenario and arm."""
-    made = Table(
-        title=f"CPU % as the MI300X study timed it | accounting ({tables.VIEW}), % of wall time",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    left = ("scenario", "arm", "")
-    delta = f"against {comparison.base}\npoints [95 %]"
-    for header in ("scenario", "arm", "n", "CPU %", delta, "", *_SHARES):
-        made.add_column(header, justify="left" if header in left else "right", no_wrap=True)
-    for compared in comparison.scenarios:
-        for place, figures in enumerate(compared.arms):
-            made.add_row(compared.scenario if not place else "", *_row(figures))
-        made.add_section()
+    sheet = arms_sheet(comparison)
+    made = Table(title=sheet.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, header in enumerate(sheet.columns):
+        left = place < sheet.names or not header
+        made.add_column(header, justify="left" if left else "right", no_wrap=True)
+    for place, row in enumerate(sheet.rows):
+        if place and row[0]:
+            made.add_section()
+        made.add_row(*map(Text, row))
     return made
-
-
-def remarks(comparison: Comparison) -> Iterator[str]:
-    """What the table does not say by itself, one line each."""
-    servers = ", ".join(f"{count} of {arm}" for arm, count in comparison.servers.items())
-    drawn = {
-        figures.delta.drawn
-        for compared in comparison.scenarios
-        for figures in compared.arms
-        if figures.delta is not None
-    }
-    yield f"servers: {servers}. CPU %: means over all requests." + (
-        " Within noise: the interval of the difference holds 0." if "repeats" in drawn else ""
-    )
-    if "repeats" in drawn:
-        yield "intervals: bootstrap over servers, so they hold what differs from start to start."
-    elif drawn:
-        yield (
-            "intervals: bootstrap over requests; how one server differs from the next is not in "
-            f"them: --repeats {ENOUGH_REPEATS} or more say whether a difference is noise"
-        )
-    for compared in comparison.scenarios:
-        for figures in compared.arms:
-            for reason, count in figures.errors.items():
-                yield f"{compared.scenario}, {figures.arm}: {count} failed: {reason}"
-    for line in comparison.notes:
-        yield f"note: {line}"
-
-
-def _row(figures: ArmFigures) -> tuple[str, ...]:
-    cpu = _NONE if figures.cpu is None else f"{figures.cpu.mean:.2f}"
-    return (figures.arm, str(figures.n), cpu, *_delta(figures.delta), *_shares(figures.shares))
-
-
-def _delta(delta: Interval | None) -> tuple[str, str]:
-    if delta is None:
-        return "", ""
-    text = f"{delta.value:+.2f} [{delta.low:+.2f}, {delta.high:+.2f}]"
-    return text, _VERDICTS[delta.within_noise]
-
-
-def _shares(shares: Shares | None) -> tuple[str, ...]:
-    if shares is None:
-        return (_NONE,) * len(_SHARES)
-    values = (
-        shares.exposed,
-        shares.device,
-        shares.queue_capacity,
-        shares.kv_load,
-        shares.unexplained,
-    )
-    return tuple(_NONE if value is None else f"{value:.1f}" for value in values)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from vllm_codesign.analysis.arms import compare, plain
+from vllm_codesign.analysis.arms_sheet import remarks
 from vllm_codesign.bench import results, scenarios, summary
 from vllm_codesign.bench.arms import (
     ARMS,
@@ -29,7 +30,7 @@ from vllm_codesign.bench.load import Arrival
 from vllm_codesign.bench.own_server import OwnServer, execute_with
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import say
-from vllm_codesign.cli.arms_table import arms_table, remarks
+from vllm_codesign.cli.arms_table import arms_table
 from vllm_codesign.model.bench import ArmsRun, BenchRun, Scenario
 from vllm_codesign.model.errors import CodesignError
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from vllm_codesign.analysis.overview import overview
+from vllm_codesign.analysis.arms import compare
+from vllm_codesign.analysis.overview import arms_of, overview
+from vllm_codesign.model.bench import ArmsRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.report.arms_page import render_arms
 from vllm_codesign.report.page import render
 
 
@@ -36,20 +39,39 @@ def command(
 ) -> None:
     """Write a report about CAPTURE: one file that opens from disk, offline.
 
-    CAPTURE is found as `codesign analyze` finds it.
+    CAPTURE is found as `codesign analyze` finds it. A folder that `codesign bench --arm` wrote
+    gives the comparison of its arms.
 
     \b
     codesign report
     codesign report out/demo --out demo.html
+    codesign report out/arms --out arms.html
     """
+    named = results or capture
+    arms = arms_of(named) if named is not None else None
     with Console(stderr=True).status("reading the capture"):
-        view = overview(capture, results, scenario, with_steps=True)
-        page = render(view)
+        if arms is not None:
+            page, said = _compared(*arms, scenario)
+        else:
+            view = overview(capture, results, scenario, with_steps=True)
+            page, said = render(view), view.finding
     _write(out, page)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))
     else:
-        click.echo(f"{out}: {view.finding}")
+        click.echo(f"{out}: {said}")
+
+
+def _compared(run: ArmsRun, folder: Path, scenario: str | None) -> tuple[str, str]:
+    """The page of a run with arms, and a line about it."""
+    if scenario is not None:
+        names = [each.name for each in run.scenarios]
+        if scenario not in names:
+            raise CodesignError(f"no scenario {scenario!r} here; there is: {', '.join(names)}")
+        only = [each for each in run.scenarios if each.name == scenario]
+        run = run.model_copy(update={"scenarios": only})
+    page = render_arms(run, compare(run, folder), folder)
+    return page, f"{len(run.servers)} servers of {', '.join(run.arms)} compared"
 
 
 def _write(out: Path, page: str) -> None:

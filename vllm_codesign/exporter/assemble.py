@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from vllm_codesign.exporter.facts import EngineFacts, Origin, RootFacts
 from vllm_codesign.exporter.queueing import HeadTimeline
 from vllm_codesign.exporter.steps import STEP_KINDS, StepAssembler
-from vllm_codesign.recorder.layout import Field, Kind, KVFlag
+from vllm_codesign.recorder.layout import ENGINE_FIELDS, Kind, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 SETTLE_NS = 100_000_000
@@ -34,7 +34,15 @@ GIVE_UP_NS = 3_600_000_000_000
 REMEMBER = 10_000
 """Ended roots that late engine requests can still be linked to."""
 
-_AFTER_ALL = frozenset((Kind.WORKER_KV_DONE, Kind.KV_LOADED, Kind.KV_SENT, Kind.KV_ORDERED))
+_AFTER_ALL = frozenset(
+    (
+        Kind.WORKER_KV_DONE,
+        Kind.WORKER_KV_STORED,
+        Kind.KV_LOADED,
+        Kind.KV_SENT,
+        Kind.KV_ORDERED,
+    )
+)
 """May come when all else of a request is told, or says little alone: no reason to wait."""
 
 _NOT_OF_A_REQUEST = frozenset((Kind.VOID, Kind.LOOP_LAG, Kind.GIL))
@@ -88,7 +96,7 @@ class Assembler:
             self.steps.take(pid, record)
         elif kind == Kind.ENG_HEAD:
             self.heads.setdefault(pid, HeadTimeline()).add(record)
-        elif kind in _ROOT_KINDS or (kind == Kind.TEXT and record.s != Field.REQUEST_ID):
+        elif kind in _ROOT_KINDS or (kind == Kind.TEXT and record.s not in ENGINE_FIELDS):
             self._take_root(pid, record)
         else:
             facts = self.engines.get(key)

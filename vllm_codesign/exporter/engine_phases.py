@@ -11,6 +11,7 @@ from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.exporter.queueing import HeadTimeline, split
 from vllm_codesign.model.trace import AttributeValue, SpanEvent
 from vllm_codesign.recorder.layout import Field, Kind
+from vllm_codesign.recorder.reader import Record
 
 Attributes = dict[str, AttributeValue]
 _LOW = 0xFFFFFFFF
@@ -127,16 +128,20 @@ def _prefill(
 ) -> Phase:
     admitted = engine.all(Kind.ENG_SCHEDULED)[0]
     request, freed = engine.get(Kind.REQ), engine.get(Kind.ENG_FINISHED)
+    # What had failed before is not in the admission's figure; a synchronous load fails later.
+    preempted = next((r.t0 for r in engine.all(Kind.ENG_PREEMPTED) if r.t0 >= admitted.t1), None)
+    lost = kv_phases.failed_tokens(engine, admitted.t1, preempted)
+    external = max(admitted.b - lost, 0)
     attributes: Attributes = {
         **in_engine,
         S.KV_TOKENS_HIT_HBM.key: admitted.a,
-        S.KV_TOKENS_HIT_EXTERNAL.key: admitted.b,
+        S.KV_TOKENS_HIT_EXTERNAL.key: external,
     }
     if request is not None:
-        attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - admitted.b, 0)
+        attributes[S.PREFILL_COMPUTED.key] = max(request.c - admitted.a - external, 0)
     if freed is not None:
         attributes[S.PREFILL_CHUNKS.key] = freed.t1
-    attributes |= kv_phases.cache(engine)
+    attributes |= kv_phases.cache(engine) | kv_phases.other_half(engine)
     events = _preemptions(engine, start, end)
     attributes[S.PREEMPTIONS.key] = len(events)
     events = _first(events, kv_phases.evictions(engine, start, end, known))
@@ -164,6 +169,7 @@ def _lookup_and_blocks(engine: EngineFacts, identity: Attributes) -> list[Phase]
                     S.KV_TOKENS_HIT_HBM.key: lookup.a & _LOW,
                     S.TRIES.key: lookup.c,
                     S.TRIES_DURATION.key: lookup.b,
+                    **_in_all_tries(engine, lookup),
                 },
             )
         )
@@ -183,6 +189,17 @@ def _lookup_and_blocks(engine: EngineFacts, identity: Attributes) -> list[Phase]
             )
         )
     return found
+
+
+def _in_all_tries(engine: EngineFacts, lookup: Record) -> Attributes:
+    tried = engine.get(Kind.ENG_TRIED)
+    if tried is not None:
+        asked, hit = tried.a, tried.b
+    elif lookup.c == 1:
+        asked, hit = lookup.a >> 32, lookup.a & _LOW
+    else:
+        return {}  # its record was lost
+    return {S.TRIES_TOKENS_ASKED.key: asked, S.TRIES_TOKENS_HIT.key: hit}
 
 
 def _decode(

@@ -66,6 +66,7 @@ _SEVERAL = frozenset(
         Kind.KV_NAME,
         Kind.KV_EVICTED,
         Kind.WORKER_KV_DONE,
+        Kind.WORKER_KV_STORED,
     )
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import NamedTuple
 
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.phase import Phase
 from vllm_codesign.model.trace import AttributeValue, SpanEvent
-from vllm_codesign.recorder.layout import CONNECTOR_BITS, Kind, KVCall, KVDone, KVFlag
+from vllm_codesign.recorder.layout import CONNECTOR_BITS, Field, Kind, KVCall, KVDone, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 Attributes = dict[str, AttributeValue]
@@ -32,6 +33,10 @@ _TIERS = {
     "MoRIIOConnector": "remote",
 }
 """Of connectors with one tier, or one that comes first; all others are `external`."""
+
+
+_STORES_ON = frozenset(("OffloadingConnector",))
+"""Connectors that copy blocks on after the step, and hold them by means of their own."""
 
 
 class Known(NamedTuple):
@@ -64,22 +69,29 @@ def lookups(engine: EngineFacts, identity: Attributes) -> list[Phase]:
 
 
 def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
-    """Each load; `last` ends one whose end nobody told."""
+    """Each load; `last` ends one whose end nobody told.
+
+    A request that was preempted may load again, so an end or a failure belongs to the load that
+    was ordered last before it. Failures are told of requests: of a connector within another
+    nobody says which one failed.
+    """
     names = _names(engine)
-    failures = sorted(engine.all(Kind.KV_FAILED), key=lambda r: r.t0)
-    ends = sorted(engine.all(Kind.KV_LOADED), key=lambda r: r.t0)
     planned = sorted(engine.all(Kind.KV_LOAD), key=lambda r: r.t0)
     found = []
-    for index, record in enumerate(planned):
-        until = planned[index + 1].t0 if index + 1 < len(planned) else None
-        lost = sum(r.a for r in failures if r.t0 >= record.t0 and (not until or r.t0 < until))
+    for record in planned:
+        later = (r.t0 for r in planned if r.t0 > record.t0 and _word(r) == _word(record))
+        until = next(later, None)
         attributes = {**in_engine, **_connector(record, names), **_amount(record)}
-        if lost:
+        lost = sum(failure.a for failure in _within(engine, Kind.KV_FAILED, record.t0, until))
+        if lost and not _caller(record):
             attributes[S.KV_TOKENS_RECOMPUTED.key] = lost
         if record.s & KVFlag.ASYNCHRONOUS:
-            end = next((r for r in ends if r.t0 >= record.t0), None)
+            end = next(iter(_within(engine, Kind.KV_LOADED, record.t0, until)), None)
             attributes |= _reported(engine, record.t0, end, (KVDone.RECEIVED, KVDone.FAILED))
-            stretch = record.t0, end.t0 if end is not None else max(last, record.t0)
+            if end is not None:
+                stretch = record.t0, end.t0
+            else:  # not told: whatever came of it, it was over when the next one was ordered
+                stretch = record.t0, max(until if until is not None else last, record.t0)
         else:
             call = calls.get(record.b, {}).get(KVCall.START_LOAD)
             if call is None:
@@ -87,6 +99,16 @@ def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -
             stretch = call
         found.append(Phase(S.KV_LOAD, *stretch, attributes))
     return found
+
+
+def failed_tokens(engine: EngineFacts, since: int, until: int | None) -> int:
+    """Tokens that loads did not bring, told in [since, until)."""
+    return sum(record.a for record in _within(engine, Kind.KV_FAILED, since, until))
+
+
+def _within(engine: EngineFacts, kind: Kind, start: int, until: int | None) -> list[Record]:
+    found = (r for r in engine.all(kind) if r.t0 >= start and (until is None or r.t0 < until))
+    return sorted(found, key=lambda r: r.t0)
 
 
 def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -> list[Phase]:
@@ -99,10 +121,39 @@ def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) 
         if record.s & KVFlag.ASYNCHRONOUS:
             attributes |= _reported(engine, record.t0, end, (KVDone.SENT,))
             until = end.t0 if end is not None else last
+        elif names.get(record.s & _NUMBER, "") in _STORES_ON:
+            attributes[S.KV_ASYNCHRONOUS.key] = True
+            until = record.t1  # when it is over nobody is told
         else:
             until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
-        found.append(Phase(S.KV_STORE, record.t0, max(until, record.t1), attributes))
+        name = names.get(record.s & _NUMBER, "")
+        events = _single_stores(engine) if name.startswith(_TELLS_EACH) else ()
+        until = max(until, record.t1, *(event.time_ns for event in events))
+        found.append(Phase(S.KV_STORE, record.t0, until, attributes, [], events))
     return found
+
+
+_TELLS_EACH = "LMCacheMPConnector"
+"""The connector, and vLLM's own copy of it, whose workers see each store end."""
+
+
+def _single_stores(engine: EngineFacts) -> tuple[SpanEvent, ...]:
+    """Each store of the request, when the last rank knows it to be over."""
+    by_rank: dict[int, list[Record]] = {}
+    for record in sorted(engine.all(Kind.WORKER_KV_STORED), key=lambda r: r.t0):
+        by_rank.setdefault(record.s, []).append(record)
+    found = []
+    for ranks in zip_longest(*by_rank.values()):
+        last = max((record for record in ranks if record is not None), key=lambda r: r.t1)
+        attributes: Attributes = {
+            S.KV_TOKENS.key: last.a >> 32,
+            S.STORED_DURATION.key: last.t1 - last.t0,
+            S.KV_RESOLUTION.key: last.t1 - max(last.b, last.t0),
+        }
+        if (stores := last.a & _LOW) > 1:
+            attributes[S.STORED_TOGETHER.key] = stores
+        found.append(SpanEvent(S.EVENT_STORED, last.t1, attributes))
+    return tuple(found[: S.MAX_EVENTS])
 
 
 def evictions(
@@ -136,6 +187,19 @@ def cache(engine: EngineFacts) -> Attributes:
         if record.t1:
             attributes[S.KV_REUSED_IDLE.key] = record.t0 - record.t1
     return attributes
+
+
+def other_half(engine: EngineFacts) -> Attributes:
+    """The request on another server that computes its prompt, as far as its caller named it."""
+    told = {attribute.key: engine.text(field) for field, attribute in _OTHER_HALF}
+    return {name: text for name, text in told.items() if text}
+
+
+_OTHER_HALF = (
+    (Field.REMOTE_REQUEST_ID, S.KV_REMOTE_REQUEST),
+    (Field.REMOTE_ENGINE_ID, S.KV_REMOTE_ENGINE),
+    (Field.TRANSFER_ID, S.KV_TRANSFER_ID),
+)
 
 
 def _amount(record: Record) -> Attributes:
@@ -178,7 +242,15 @@ def _names(engine: EngineFacts) -> dict[int, str]:
 
 
 def _connector(record: Record, names: Mapping[int, str]) -> Attributes:
-    number, caller = record.s & _NUMBER, record.s >> CONNECTOR_BITS & _NUMBER
-    name = names.get(number, "unknown")
+    name, caller = names.get(record.s & _NUMBER, "unknown"), _caller(record)
     path = f"{names.get(caller, 'unknown')}/{name}" if caller else name
     return {S.KV_CONNECTOR.key: path, S.KV_TIER.key: _TIERS.get(name, "external")}
+
+
+def _caller(record: Record) -> int:
+    """Number of the connector that called this one; 0 where vLLM did."""
+    return record.s >> CONNECTOR_BITS & _NUMBER
+
+
+def _word(record: Record) -> tuple[int, int]:
+    return record.s & _NUMBER, _caller(record)

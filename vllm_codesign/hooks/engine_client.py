@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vllm_codesign.hooks.exact import compile_wrapper, exact_parameters
@@ -80,8 +80,32 @@ def _registered(
         request_index,
     )
     active.emit_string(key, Field.REQUEST_ID, request_id)
+    _tell_other_half(key, request.sampling_params)
     if root is not None and not root.ended:
         root.tell()
+
+
+def _tell_other_half(key: int, sampling_params: Any) -> None:
+    """`kv_transfer_params`, where a router names the request that computes this one's prompt.
+
+    The names are those of the connectors: NIXL's tell the request, Mooncake's and MoRIIO's an id
+    that the router gives to both halves.
+    """
+    extra = sampling_params.extra_args if sampling_params is not None else None  # None: pooling
+    transfer = extra.get("kv_transfer_params") if extra else None
+    if not isinstance(transfer, Mapping):
+        return
+    for name, field in _OTHER_HALF:
+        value = transfer.get(name)
+        if isinstance(value, str):
+            active.emit_string(key, field, value)
+
+
+_OTHER_HALF = (
+    ("remote_request_id", Field.REMOTE_REQUEST_ID),
+    ("remote_engine_id", Field.REMOTE_ENGINE_ID),
+    ("transfer_id", Field.TRANSFER_ID),
+)
 
 
 def _sent(t0: int, t1: int, _result: Any, request: Any) -> None:

@@ -111,7 +111,8 @@ def make_update(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wr
 
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not LEVEL.byte[0] and not ENGINE.requests and not IN_FLIGHT.sending:
+        idle = not ENGINE.requests and not IN_FLIGHT.sending and not IN_FLIGHT.loading
+        if idle and not LEVEL.byte[0]:
             ENGINE.event_at = 0  # what passes until we are awake again is not known
             return original(*args, **kwargs)
         t0 = clock()
@@ -181,6 +182,8 @@ def _looked_up(t0: int, t1: int, result: Any, request: Any) -> None:
     state.lookup_tries += 1
     # 0.19 returns two values, 0.32 three; the second is the number of tokens hit in both.
     state.asked, state.hit = request.num_tokens, result[1]
+    state.tries_asked += state.asked
+    state.tries_hit += state.hit
     block_life.looked_up(state, request, result[1])
 
 

@@ -67,6 +67,8 @@ class Scheduled:
         "owner",
         "preemptions",
         "step0",
+        "tries_asked",
+        "tries_hit",
     )
 
     def __init__(self, key: int, number: int = 0) -> None:
@@ -75,6 +77,7 @@ class Scheduled:
         self.admitted = self.has_first = False
         self.lookup_start = self.lookup_end = self.lookup_ns = self.lookup_tries = 0
         self.asked = self.hit = self.external = 0
+        self.tries_asked = self.tries_hit = 0
         self.alloc_start = self.alloc_end = self.alloc_ns = self.alloc_tries = 0
         self.alloc_blocks = self.alloc_evicted = 0
         self.decode_alloc_calls = self.decode_alloc_ns = 0
@@ -118,6 +121,8 @@ class Scheduled:
             self.lookup_ns,
             self.lookup_tries,
         )
+        if self.lookup_tries > 1:
+            active.emit(Kind.ENG_TRIED, self.key, 0, 0, self.tries_asked, self.tries_hit)
 
     def emit_end(self, now: int, finish_code: int, steps: int, batch_sum: int) -> None:
         """The scheduler frees it."""

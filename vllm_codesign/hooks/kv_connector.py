@@ -145,12 +145,4 @@ HOOKS: tuple[Hook, ...] = (
         ("self",),
         required=False,
     ),
-    Hook(
-        "kv_connector.failed_loads",
-        (f"{_SCHEDULER}._handle_failed_recving",),
-        timed(kv_scheduler.failed, while_open=ENGINE.requests),
-        ("self", "failed_req_ids"),
-        versions=("0.20", ""),
-        required=False,
-    ),
 )

@@ -13,13 +13,18 @@ Store = tuple[str, int, int]
 """Request id, tokens, blocks."""
 
 
-def stores_of(metadata: Any, connector: Any, scheduler_output: Any) -> Iterator[Store]:
-    """What is to be stored in this step, request by request."""
+def stores_of(
+    metadata: Any, connector: Any, block_size: int, scheduler_output: Any
+) -> Iterator[Store]:
+    """What is to be stored in this step, request by request.
+
+    `block_size`: tokens of a block; 0 where it does not say, with several groups of KV caches.
+    """
     jobs = getattr(metadata, "store_jobs", None)
-    if jobs:  # OffloadingConnector: blocks, not tokens
+    if jobs:  # OffloadingConnector: blocks of all groups, not tokens
         for job in jobs.values():
             blocks = len(job.src_spec.block_ids)
-            yield job.req_id, blocks * _block_size(connector), blocks
+            yield job.req_id, blocks * block_size, blocks
         return
     for request in getattr(metadata, "requests", ()) or ():
         found = _store(request, connector, scheduler_output)
@@ -47,9 +52,10 @@ def _store(request: Any, connector: Any, scheduler_output: Any) -> Store | None:
         tokens, size = len(request.slot_mapping), _block_size(connector)
         if not tokens or not size:
             return None
-        first = int(request.slot_mapping[0]) // size
+        # All of them: requests of one step may share their first blocks.
+        blocks = [int(slot) // size for slot in request.slot_mapping[::size]]
         for new in scheduler_output.scheduled_new_reqs:
-            if new.block_ids[0][:1] == [first]:
+            if list(new.block_ids[0][: len(blocks)]) == blocks:
                 return new.req_id, tokens, -(-tokens // size)
     return None
 

@@ -34,6 +34,7 @@ def looked_up(
     lookup.start, lookup.end = t0, t1
     lookup.ns += t1 - t0
     lookup.calls += 1
+    lookup.computed = computed
     lookup.asked = max(request.num_tokens - computed, 0)
     lookup.hit, lookup.pending = tokens or 0, tokens is None
     lookup.asynchronous = bool(asynchronous and tokens)
@@ -53,7 +54,8 @@ def allocated(
         lookup.emit(state.key, connector)
     if not tokens:
         return
-    transfers.expected = state.hit + tokens
+    transfers.before = lookup.computed if lookup is not None else state.hit
+    transfers.loading = tokens
     asynchronous = lookup is not None and lookup.asynchronous
     IN_FLIGHT.planned.append(
         Planned(
@@ -72,7 +74,8 @@ def planned(
     t0: int, _t1: int, result: Any, connector: int, owner: Any, scheduler_output: Any
 ) -> None:
     """`build_connector_meta`: what the workers are told to store."""
-    for request_id, tokens, blocks in stores_of(result, owner, scheduler_output):
+    size = ENGINE.block_size
+    for request_id, tokens, blocks in stores_of(result, owner, size, scheduler_output):
         state = ENGINE.requests.get(request_id)
         if state is None:
             continue
@@ -98,6 +101,7 @@ def finished(_t0: int, t1: int, result: Any, connector: int, _self: Any, request
         stored = transfers.stores[connector] = Stored(t1)
     stored.kept = True
     IN_FLIGHT.sending[request.request_id] = state.key
+    IN_FLIGHT.asked_at = IN_FLIGHT.asked_at or t1
 
 
 def note_freed(transfers: Transfers) -> None:
@@ -113,7 +117,7 @@ def note_freed(transfers: Transfers) -> None:
 def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
     """`schedule()` returns: which step starts the loads and stores that it planned."""
     step = getattr(result, ATTRIBUTE, 0)
-    block_size = scheduler.block_size
+    block_size = ENGINE.block_size
     for load in IN_FLIGHT.planned:
         if load.request_id:
             IN_FLIGHT.loading[load.request_id] = load.transfers.key
@@ -122,7 +126,7 @@ def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
             load.transfers.key,
             load.at,
             t1,
-            load.tokens << 32 | -(-load.tokens // block_size),
+            load.tokens << 32 | (-(-load.tokens // block_size) if block_size else 0),
             step,
             ENGINE.block_bytes,
             load.connector,
@@ -133,14 +137,22 @@ def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
         if step:
             active.emit(Kind.KV_ORDERED, key, stored.last, 0, 0, step, 0, connector)
     IN_FLIGHT.storing.clear()
-    IN_FLIGHT.asked_at = IN_FLIGHT.asked_at or t1
+    if IN_FLIGHT.loading or IN_FLIGHT.sending:
+        IN_FLIGHT.asked_at = IN_FLIGHT.asked_at or t1
 
 
 def note_output(t0: int, runner_output: Any) -> None:
-    """`update_from_output()` begins: which transfers the workers say are over."""
+    """`update_from_output()` begins: which transfers the workers say are over.
+
+    A load that failed ends in the same output. It is told before its end, by the request's id,
+    where blocks have no ids of their own; nothing of it counts then.
+    """
     before, IN_FLIGHT.asked_at = IN_FLIGHT.asked_at, t0
     told = getattr(runner_output, "kv_connector_output", None)
     if told is not None:
+        for request_id in getattr(told, "failed_recving", None) or ():
+            if request_id in IN_FLIGHT.loading:
+                _fail(t0, request_id, None)
         for kind, ids, open_ in (
             (Kind.KV_LOADED, told.finished_recving, IN_FLIGHT.loading),
             (Kind.KV_SENT, told.finished_sending, IN_FLIGHT.sending),
@@ -161,17 +173,13 @@ def invalidated(_t0: int, t1: int, result: Any, scheduler: Any) -> None:
             _fail(t1, request_id, request.num_computed_tokens)
 
 
-def failed(_t0: int, t1: int, _result: Any, scheduler: Any, failed_req_ids: Any) -> None:
-    """The same where a connector names requests and no blocks: nothing of the load counts."""
-    for request_id in failed_req_ids:
-        request = scheduler.requests.get(request_id)
-        if request is not None and request_id in IN_FLIGHT.loading:
-            _fail(t1, request_id, 0)
-
-
-def _fail(at: int, request_id: str, left: int) -> None:
+def _fail(at: int, request_id: str, left: int | None) -> None:
+    """Tokens of the load that did not come; `left`: computed ones that the request still has."""
     state = ENGINE.requests.get(request_id)
     if state is None or state.kv is None:
         return
-    lost = max(state.kv.expected - left, 0)
+    before, loading = state.kv.before, state.kv.loading
+    lost = loading if left is None else min(max(before + loading - left, 0), loading)
+    if not state.admitted:
+        state.external = max(state.external - lost, 0)
     active.emit(Kind.KV_FAILED, state.key, at, 0, lost)

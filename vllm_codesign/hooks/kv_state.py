@@ -53,10 +53,22 @@ os.register_at_fork(after_in_child=CONNECTORS.calls.clear)
 class Lookup:
     """One connector's answers to what it has of a request."""
 
-    __slots__ = ("asked", "asynchronous", "calls", "end", "hit", "ns", "pending", "start")
+    __slots__ = (
+        "asked",
+        "asynchronous",
+        "calls",
+        "computed",
+        "end",
+        "hit",
+        "ns",
+        "pending",
+        "start",
+    )
 
     def __init__(self) -> None:
         self.start = self.end = self.ns = self.calls = self.asked = self.hit = 0
+        self.computed = 0
+        """Tokens that the request had when it was asked, found in the device's cache."""
         self.asynchronous = self.pending = False
 
     def emit(self, key: int, connector: int) -> None:
@@ -99,15 +111,15 @@ class Stored:
 class Transfers:
     """Of one request, by the connector's word in a record: its number, its caller's above it."""
 
-    __slots__ = ("expected", "key", "lookups", "named", "stores")
+    __slots__ = ("before", "key", "loading", "lookups", "named", "stores")
 
     def __init__(self, key: int) -> None:
         self.key = key
         self.lookups: dict[int, Lookup] = {}
         self.stores: dict[int, Stored] = {}
         self.named: set[int] = set()
-        self.expected = 0
-        """Tokens that the scheduler counts as computed since a connector loads them."""
+        self.before = self.loading = 0
+        """Of the last load: tokens that the request had, and that are loaded after them."""
 
     def name(self, connector: int) -> None:
         """Tell the connector's name, once a request: an exporter that starts late has it then."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from vllm_codesign.hooks import kv_stores
 from vllm_codesign.hooks.kv_state import CONNECTORS
 from vllm_codesign.hooks.table import Getter, Wrapper
 from vllm_codesign.hooks.worker import WORKER
@@ -49,11 +50,15 @@ def load_started(t0: int, t1: int, _result: Any, _connector: int, _self: Any) ->
         active.emit(Kind.WORKER_KV, WORKER.key, t0, t1, 0, 0, KVCall.START_LOAD, WORKER.rank)
 
 
-def save_awaited(t0: int, t1: int, _result: Any, _connector: int, _self: Any) -> None:
+def save_awaited(t0: int, t1: int, _result: Any, _connector: int, owner: Any) -> None:
     """`wait_for_save`: after all layers, so their sums are told with it."""
-    step, layers = WORKER.key, LAYERS
-    if not step or CONNECTORS.calls:
-        return
+    if WORKER.key and not CONNECTORS.calls:
+        _emit_save(WORKER.key, t0, t1)
+    kv_stores.ordered(t0, owner)
+
+
+def _emit_save(step: int, t0: int, t1: int) -> None:
+    layers = LAYERS
     if layers.step != step:
         layers.begin(step)
     calls = min(layers.calls, _MOST_CALLS) << 8 | KVCall.WAIT_FOR_SAVE
@@ -88,8 +93,9 @@ def make_layer(field: str) -> Callable[[Callable[..., Any], tuple[Getter, ...]],
     return make
 
 
-def polled(_t0: int, t1: int, result: Any, _connector: int, _self: Any) -> None:
+def polled(_t0: int, t1: int, result: Any, _connector: int, owner: Any) -> None:
     """`get_finished`: (sent, received), or with failures where `get_transfer_results` tells."""
+    kv_stores.polled(t1, LAYERS.asked_at, owner)
     if CONNECTORS.calls:
         return
     before, LAYERS.asked_at = LAYERS.asked_at, t1

@@ -230,6 +230,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("owner", "a", As.ID),
         ("blocks", "b"),
     ),
+    Kind.ENG_TRIED: _p(("tokens_asked", "a"), ("tokens_hit", "b")),
     Kind.KV_ORDERED: _p(("told", "t0", As.TIME), ("step", "b", As.ID), ("connector", "s")),
     Kind.STEP: _p(
         ("schedule", "t0", As.TIME),
@@ -289,6 +290,14 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("learned", "t0", As.TIME),
         ("asked_before", "t1", As.TIME),
         ("what", "a", As.DONE),
+        ("rank", "s"),
+    ),
+    Kind.WORKER_KV_STORED: _p(
+        ("ordered", "t0", As.TIME),
+        ("learned", "t1", As.TIME),
+        ("tokens", "a>>32"),
+        ("stores", "a&32"),
+        ("asked_before", "b", As.TIME),
         ("rank", "s"),
     ),
     Kind.GIL: _p(

@@ -168,8 +168,10 @@ class Kind(IntEnum):
     KV_EVICTED = 52
     """key engine request: an allocation for it took cached blocks. t0 when; t1 when their owner
     was freed (0: it still runs); a key of their owner; b blocks"""
+    ENG_TRIED = 53
+    """Follows an ENG_LOOKUP of more than one try: a tokens asked, b tokens hit, in all tries"""
 
-    KV_ORDERED = 55
+    KV_ORDERED = 54
     """A connector was told to store some of it: t0 when; b step whose workers do; s connector"""
 
     # Worker
@@ -188,6 +190,10 @@ class Kind(IntEnum):
     WORKER_KV_DONE = 69
     """A worker learns that a transfer is over. key engine request; t0 when; t1 when it asked
     before; a KVDone; s rank"""
+    WORKER_KV_STORED = 70
+    """A worker learns that a store is over, one of a request's. key engine request; t0 when it was
+    ordered; t1 when it is known to be over; a tokens << 32 | stores (one, and those whose place
+    it took); b when it asked before; s rank"""
 
     # any process
     GIL = 96
@@ -216,6 +222,15 @@ class Field(IntEnum):
     SESSION_ID = 3
     ERROR_TYPE = 4
     TRACE_STATE = 5
+    REMOTE_REQUEST_ID = 6
+    REMOTE_ENGINE_ID = 7
+    TRANSFER_ID = 8
+
+
+ENGINE_FIELDS = frozenset(
+    (Field.REQUEST_ID, Field.REMOTE_REQUEST_ID, Field.REMOTE_ENGINE_ID, Field.TRANSFER_ID)
+)
+"""Those whose key is an engine request; that of the others is a root."""
 
 
 class Job(IntEnum):

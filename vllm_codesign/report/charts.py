@@ -276,7 +276,17 @@ def _label(span: Span, trace: RequestTrace) -> str:
     several = any(s.attributes.get(semconv.REQUEST_INDEX.key) == 1 for s in trace.children)
     name = f"{span.name} #{index}" if several and index is not None else span.name
     # Plotly reads some tags in labels.
-    return escaped(f"{name} · {ms(span.duration_ns / 1e6)}")
+    return escaped(f"{name}{_moved(span)} · {ms(span.duration_ns / 1e6)}")
+
+
+def _moved(span: Span) -> str:
+    """The tier and the tokens of a connector's span."""
+    tier = span.attributes.get(semconv.KV_TIER.key)
+    tokens = span.attributes.get(semconv.KV_TOKENS.key)
+    told = [str(tier)] if tier else []
+    if isinstance(tokens, int):
+        told.append(f"{tokens:,} tokens")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _aggregate(span: Span) -> bool:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from vllm_codesign import __version__
 from vllm_codesign.analysis import client, finding, server, stats, tables
+from vllm_codesign.analysis.kv_sheets import kv_sheets
 from vllm_codesign.analysis.overview import Overview
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.report import account_charts, charts
+from vllm_codesign.report.environment import environment, utc
 
 
 def render(view: Overview) -> str:
     """The whole page. Everything from the capture is escaped; scripts get it as JSON."""
-    environment = Environment(
-        loader=PackageLoader("vllm_codesign.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     scenarios = [_scenario(index, s) for index, s in enumerate(view.tables.scenarios)]
     figures: dict[str, Any] = {
         request["chart"]: charts.waterfall(
@@ -41,25 +34,26 @@ def render(view: Overview) -> str:
             strip = account_charts.strip(found.accounts.fleet)
             if strip is not None:
                 figures[f"strip-{index}"] = strip
-    return environment.get_template("report.html.j2").render(
-        view=view,
-        run=view.run,
-        scenarios=scenarios,
-        figures=figures,
-        legend=charts.legend(view.tables.scenarios),
-        parts_legend=account_charts.legend(view.tables.scenarios),
-        idle_legend=account_charts.IDLE_LEGEND,
-        plotly=get_plotlyjs(),
-        view_name=tables.VIEW,
-        method=stats.METHOD,
-        version=__version__,
-        started=_utc(view.run.started_ns) if view.run else None,
-        finished=_utc(view.run.finished_ns) if view.run and view.run.finished_ns else None,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            view=view,
+            run=view.run,
+            scenarios=scenarios,
+            figures=figures,
+            kv=kv_sheets(view.kv, view.kv_waits),
+            legend=charts.legend(view.tables.scenarios),
+            parts_legend=account_charts.legend(view.tables.scenarios),
+            idle_legend=account_charts.IDLE_LEGEND,
+            plotly=get_plotlyjs(),
+            view_name=tables.VIEW,
+            method=stats.METHOD,
+            version=__version__,
+            started=utc(view.run.started_ns) if view.run else None,
+            finished=utc(view.run.finished_ns) if view.run and view.run.finished_ns else None,
+        )
     )
-
-
-def _utc(unix_ns: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_ns // 1_000_000_000))
 
 
 def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:

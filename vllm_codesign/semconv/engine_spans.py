@@ -33,6 +33,12 @@ QUEUE_REASON_TIMES = tuple(
 )
 TRIES = Attribute("codesign.tries", "int", "Calls until the request was admitted.")
 TRIES_DURATION = Attribute("codesign.tries.duration_ns", "int", "Time in all those calls.", "ns")
+TRIES_TOKENS_ASKED = Attribute(
+    "codesign.tries.tokens.asked", "int", "Tokens looked up, in all those calls together."
+)
+TRIES_TOKENS_HIT = Attribute(
+    "codesign.tries.tokens.hit", "int", "Tokens found, in all those calls together."
+)
 STEP_FIRST = Attribute("codesign.steps.first", "int", "Number of the first step it was in.")
 STEP_LAST = Attribute("codesign.steps.last", "int", "Number of the last step it was in.")
 STEP_COUNT = Attribute("codesign.steps.count", "int", "Steps it was in.")
@@ -102,6 +108,22 @@ KV_REUSED_IDLE = Attribute(
     "Time since the last of those requests was freed: so long these bytes were held for nobody.",
     "ns",
 )
+KV_REMOTE_REQUEST = Attribute(
+    "codesign.kv.remote.request.id",
+    "string",
+    "The request on another server that computed its prompt: `codesign.request.id` there. Told by "
+    "the caller, `remote_request_id` of `kv_transfer_params`.",
+)
+KV_REMOTE_ENGINE = Attribute(
+    "codesign.kv.remote.engine.id",
+    "string",
+    "The engine it ran on, `remote_engine_id` of `kv_transfer_params`.",
+)
+KV_TRANSFER_ID = Attribute(
+    "codesign.kv.transfer.id",
+    "string",
+    "The router's name for both halves, `transfer_id` of `kv_transfer_params`.",
+)
 EVENT_EVICTED = "codesign.kv.evicted"
 EVICTED_BLOCKS = Attribute("codesign.kv.evicted.blocks", "int", "Cached blocks that it took.")
 EVICTED_IDLE = Attribute(
@@ -130,7 +152,15 @@ KV_PREFIX_LOOKUP = SpanKind(
     Service.ENGINE,
     "`get_computed_blocks()` of the step that admits it",
     "its return",
-    (*PER_ENGINE_REQUEST, KV_TOKENS_ASKED, KV_TOKENS_HIT_HBM, TRIES, TRIES_DURATION),
+    (
+        *PER_ENGINE_REQUEST,
+        KV_TOKENS_ASKED,
+        KV_TOKENS_HIT_HBM,
+        TRIES,
+        TRIES_DURATION,
+        TRIES_TOKENS_ASKED,
+        TRIES_TOKENS_HIT,
+    ),
 )
 KV_ALLOCATE = SpanKind(
     "kv.allocate",
@@ -154,6 +184,9 @@ PREFILL = SpanKind(
         KV_TOKENS_AGAIN,
         KV_REUSED_BYTES,
         KV_REUSED_IDLE,
+        KV_REMOTE_REQUEST,
+        KV_REMOTE_ENGINE,
+        KV_TRANSFER_ID,
         PREEMPTIONS,
     ),
 )

@@ -44,6 +44,21 @@ KV_TOKENS_RECOMPUTED = Attribute(
     "Tokens that a failed load did not bring: computed again, or the request failed.",
 )
 
+EVENT_STORED = "codesign.kv.stored"
+STORED_DURATION = Attribute(
+    "codesign.kv.stored.duration_ns",
+    "int",
+    "From the worker's order to the poll that finds it over.",
+    "ns",
+)
+STORED_TOGETHER = Attribute(
+    "codesign.kv.stored.together",
+    "int",
+    "Stores that end here, where a later one was ordered before an earlier one was seen to end; "
+    "the duration is from the first.",
+)
+STORED = (KV_TOKENS, STORED_DURATION, KV_RESOLUTION, STORED_TOGETHER)
+
 _TRANSFER = (
     *PER_ENGINE_REQUEST,
     ENGINE_PID,
