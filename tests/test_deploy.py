@@ -111,7 +111,11 @@ def test_the_last_stage_ends_with_the_checks() -> None:
     replaced, loads, hooks = _commands()[-3:]
     assert "comm -23 /opt/vllm-codesign/constraints.txt" in replaced
     assert loads == "LMCACHE_TRACK_USAGE=false lmcache server --help > /dev/null"
-    assert hooks == "codesign doctor"  # nothing after it that could hide its status
+    assert hooks.split() == [
+        "LMCACHE_TRACK_USAGE=false",
+        *("codesign", "doctor"),
+        *("--connector", "LMCacheConnectorV1", "--connector", "LMCacheMPConnector"),
+    ]  # nothing after it that could hide its status
     assert _instructions()[-1] == ("RUN", hooks)
 
 

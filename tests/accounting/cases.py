@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vllm_codesign import semconv as S
 from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
@@ -17,7 +19,7 @@ def span(name: str, start: int, end: int, **attributes: AttributeValue) -> Span:
     )
 
 
-def in_engine(name: str, start: int, end: int, engine: int = ENGINE) -> Span:
+def in_engine(name: str, start: int, end: int, engine: int = ENGINE, request: str = "r1") -> Span:
     found = span(name, start, end)
     return Span(
         found.name,
@@ -27,8 +29,14 @@ def in_engine(name: str, start: int, end: int, engine: int = ENGINE) -> Span:
         ROOT,
         found.start_ns,
         found.end_ns,
-        attributes={S.ENGINE_PID.key: engine, S.REQUEST_ID.key: "r1"},
+        attributes={S.ENGINE_PID.key: engine, S.REQUEST_ID.key: request},
     )
+
+
+def load(start: int, end: int, asynchronous: bool, request: str = "r1") -> Span:
+    """A connector loads for a request."""
+    found = in_engine(S.KV_LOAD.name, start, end, request=request)
+    return replace(found, attributes={**found.attributes, S.KV_ASYNCHRONOUS.key: asynchronous})
 
 
 def trace(start: int, end: int, *children: Span, level: str = "step") -> RequestTrace:

@@ -39,8 +39,50 @@ MUTATIONS = (
     Mutation(
         "a device idle for a load is not idle for the host",
         "fleet",
-        "    label[here & pieces.covered(_LOADING)] = rank[IdleCause.KV_LOAD]",
+        "    label[here & pieces.covered(_BLOCKING)] = rank[IdleCause.KV_LOAD]",
         "",
+    ),
+    Mutation(
+        "a device idle for a load that nothing runs beside is not idle for the host",
+        "fleet",
+        "    label[here & pieces.covered(_BACKGROUND) & ~others] = rank[IdleCause.KV_LOAD]",
+        "",
+    ),
+    Mutation(
+        "a load in the background of a running request is no cause",
+        "fleet",
+        "    others = pieces.covered(_RUNNING)",
+        "    others = np.zeros(len(label), dtype=np.bool_)",
+    ),
+    Mutation(
+        "nor is one beside a step in the making",
+        "fleet",
+        "        others |= pieces.covered(what)",
+        "        pass",
+    ),
+    Mutation(
+        "what lies between two steps is no evidence of one",
+        "fleet",
+        "_OF_A_STEP = (Row.PREPARE,",
+        "_OF_A_STEP = (Row.OUTPUT, Row.PREPARE,",
+    ),
+    Mutation(
+        "a request that waits for its own load does not run",
+        "fleet",
+        "loads.get(request, ())",
+        "()",
+    ),
+    Mutation(
+        "of a root's engine requests one may run while another loads",
+        "fleet",
+        "            request = span.attributes.get(S.REQUEST_ID.key)",
+        "            request = None",
+    ),
+    Mutation(
+        "a load that a worker waits for is told from one in the background",
+        "fleet",
+        "get(S.KV_ASYNCHRONOUS.key) is False:",
+        "get(S.KV_ASYNCHRONOUS.key) is None:",
     ),
     Mutation(
         "host time of a save is not the device's",

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.accounting.cases import ENGINE, in_engine, member, span, trace
+from tests.accounting.cases import ENGINE, UNIX, in_engine, load, member, span, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import Work, account, exposed_ns, fleet, timelines
 from vllm_codesign.model.step import DeviceInterval, Member, RankStep, Step
@@ -293,3 +293,51 @@ def test_the_fleet_s_busy_and_idle_times_fill_its_window(
         assert all(a[1] == b[0] and a[2] != b[2] for a, b in pairwise(engine.strip))
         busy = sum(end - start for start, end, kind in engine.strip if kind == "busy")
         assert busy == engine.busy_ns
+
+
+@given(servings(), st.integers(900, 3500), st.integers(1, 2000), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_an_asynchronous_load_explains_only_what_no_other_request_runs_in(
+    these: Serving, start: int, length: int, of_its_own: bool
+) -> None:
+    """And nothing else of the device's time is told otherwise for it."""
+    request, steps = these
+    engines = timelines(steps)
+    name = "r1" if of_its_own else "r2"
+    waits = in_engine(S.ENGINE_QUEUE.name, start, start + length, request=name)
+    loads = load(start, start + length, True, name)
+    if of_its_own:
+        plain, loaded = (
+            [RequestTrace(request.root, (*request.children, *more))]
+            for more in ((waits,), (waits, loads))
+        )
+    else:
+        plain, loaded = (
+            [request, trace(start, start + length, *more)] for more in ((waits,), (waits, loads))
+        )
+    found = []
+    for traces in (plain, loaded):
+        work = Work()
+        for each in traces:
+            work.take(each)
+        found.append(fleet(work, engines, window=(900, 4000), strip=True).engines)
+    running = [
+        (s.start_ns - UNIX, s.end_ns - UNIX)
+        for s in request.children
+        if s.name in (S.PREFILL.name, S.DECODE.name) and not of_its_own
+    ]
+    for before, after in zip(*found, strict=True):
+        assert after.busy_ns == before.busy_ns
+        assert after.exposed_ns <= before.exposed_ns
+        told = [_at(each.strip) for each in (before, after)]
+        for at, (was, became) in enumerate(zip(*told, strict=True), start=900):
+            if became == was:
+                continue
+            assert became == "kv_load"
+            assert start <= at < start + length
+            assert was in ("output", "other")
+            assert not any(a <= at < b for a, b in running)
+
+
+def _at(strip: tuple[tuple[int, int, str], ...]) -> list[str]:
+    return [kind for start, end, kind in strip for _ in range(start, end)]

@@ -47,13 +47,14 @@ def rank_steps(draw: st.DrawFn, rank: int) -> RankStep:
     alone = draw(st.none() | stretches()) if forward is not None else None
     if (execute, sample) == (None, None):
         sample = draw(stretches())
-    calls = st.builds(
-        lambda work, at, load_ns, save_ns: ConnectorCall(work, *at, load_ns, save_ns),
-        st.sampled_from(["load", "save"]),
+    loads = st.builds(lambda at: ConnectorCall("load", *at), stretches())
+    saves = st.builds(
+        lambda at, load_ns, save_ns: ConnectorCall("save", *at, load_ns, save_ns),
         stretches(),
         lengths,
         lengths,
     )
+    calls = loads | saves
     # One thread makes them, so no two begin at once.
     drawn = draw(st.lists(calls, max_size=3, unique_by=lambda call: call.start_ns))
     connector = tuple(sorted(drawn, key=lambda call: call.start_ns))

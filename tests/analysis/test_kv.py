@@ -10,7 +10,7 @@ from tests.accounting.cases import span, trace
 from vllm_codesign import semconv as S
 from vllm_codesign.analysis.kv import NO_SESSION, Gathered
 from vllm_codesign.cli.kv_table import kv_table
-from vllm_codesign.model.trace import RequestTrace, SpanEvent
+from vllm_codesign.model.trace import RequestTrace, SpanEvent, SpanLink
 
 
 def request(session: str, *victims: tuple[str, int], again: int = 0) -> RequestTrace:
@@ -49,6 +49,7 @@ def request(session: str, *victims: tuple[str, int], again: int = 0) -> RequestT
                 S.KV_TIER.key: "host",
                 S.KV_TOKENS.key: 10,
                 S.KV_BYTES.key: 1 << 20,
+                S.KV_DURATION.key: 2_000_000,
                 S.KV_TOKENS_RECOMPUTED.key: 4,
             },
         )
@@ -88,6 +89,33 @@ def test_a_transfer_counts_once() -> None:
     (load,) = gathered().summary().transfers
     assert (load.what, load.connector, load.requests) == (S.KV_LOAD.name, "Multi", 3)
     assert (load.tokens, load.recomputed, load.mean_ms) == (30, 12, 2.0)
+
+
+def test_a_transfer_that_outlives_its_response_is_as_long_as_it_was() -> None:
+    """Its tokens stand on the first part, its length on the part that holds its end."""
+    name = {S.KV_CONNECTOR.key: "Multi", S.KV_TIER.key: "host"}
+    first = span(S.KV_STORE.name, 20, 1_000_020, **name, **{S.KV_TOKENS.key: 10})
+    rest = span(S.KV_STORE.name, 0, 5_000_000, **name, **{S.KV_DURATION.key: 6_000_000})
+    found = Gathered()
+    found.take(trace(0, 5_000_000, first))
+    late = trace(0, 5_000_000, rest)
+    link = SpanLink(1, 2, {})
+    root = replace(late.root, name=S.ENGINE_REQUEST.name, links=(link,))
+    found.take(RequestTrace(root, late.children))
+    (store,) = found.summary().transfers
+    assert (store.requests, store.tokens, store.mean_ms) == (1, 10, 6.0)
+
+
+def test_a_transfer_of_unknown_end_has_no_mean() -> None:
+    found = Gathered()
+    name = {S.KV_CONNECTOR.key: "Multi", S.KV_TOKENS.key: 10}
+    found.take(trace(0, 5_000_000, span(S.KV_STORE.name, 20, 1_000_020, **name)))
+    (store,) = found.summary().transfers
+    assert (store.requests, store.mean_ms, store.queued_ms) == (1, None, None)
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(kv_table(found.summary()))
+    (row,) = (line for line in console.export_text().splitlines() if "Multi" in line)
+    assert row.split()[-3:] == ["–", "–", "0"]
 
 
 def test_what_is_printed() -> None:

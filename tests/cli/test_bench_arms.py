@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from tests.support import fake_vllm_command
 from tests.support.scenario_file import SCENARIO_FILE
-from vllm_codesign.analysis.arms import ArmFigures, Compared, Comparison, Shares
+from vllm_codesign.analysis.arms import ArmFigures, Compared, Comparison, Shares, plain
 from vllm_codesign.analysis.arms_sheet import remarks
 from vllm_codesign.analysis.bootstrap import Interval
 from vllm_codesign.analysis.stats import summarize
@@ -165,9 +165,20 @@ def test_a_row_says_whether_it_is_noise(low: float, high: float, verdict: str) -
     assert lmcache == ["", "lmcache", "6", "11.00", delta, verdict, *["–"] * 5]
 
 
+@pytest.mark.parametrize("low", [-1.0, 0.1])
+def test_requests_alone_make_no_verdict(low: float) -> None:
+    drawn = Interval(0.5, low, 0.9, "requests")
+    made = comparison(drawn, None)
+    assert cells(made)[1][4:6] == [f"+0.50 [{low:+.2f}, +0.90]", "–"]
+    (_, lmcache) = plain(made)["scenarios"][0]["arms"]
+    assert (lmcache["delta"]["drawn"], lmcache["delta"]["within_noise"]) == ("requests", None)
+
+
 def test_what_the_table_does_not_say() -> None:
     over_servers = list(remarks(comparison(Interval(0.5, 0, 1, "repeats"), None)))
     assert over_servers[1].startswith("intervals: bootstrap over servers")
     assert over_servers[2:] == ["conc4, lmcache: 2 failed: timeout", "note: lmcache/2 is elsewhere"]
+    assert "Within noise: the interval of the difference holds 0" in over_servers[0]
     over_requests = list(remarks(comparison(Interval(0.5, 0, 1, "requests"), None)))
+    assert "noise" not in over_requests[0]
     assert "how one server differs from the next is not in them: --repeats 3" in over_requests[1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vllm_codesign.cli import checks, doctor
+from vllm_codesign.cli import checks, connector_checks, doctor
 from vllm_codesign.cli.checks import Finding
 from vllm_codesign.cli.main import main
 from vllm_codesign.hooks import table
@@ -27,6 +27,7 @@ def sound(shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(doctor, "vllm_version", lambda: "0.32.0+cpu")
     monkeypatch.setattr(checks, "vllm_version", lambda: "0.32.0+cpu")
+    monkeypatch.setattr(connector_checks, "USUAL", ())
     use(monkeypatch, row("all.there", "json:dumps"))
 
 

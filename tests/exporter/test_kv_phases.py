@@ -14,6 +14,7 @@ from tests.exporter.records import (
     rec,
     scheduled,
     text,
+    traces_of,
     us,
 )
 from vllm_codesign import semconv as S
@@ -34,7 +35,7 @@ def trace(*records: Record, calls: Any = ()) -> RequestTrace:
     for record in calls:
         assembler.steps.take(300, record)
     made = builder(assembler)
-    made.calls = assembler.steps.connector_calls
+    made.calls = assembler.steps.calls.of
     (root,) = assembler.complete(us(60_000_000))
     (found, *_) = made.request(root, us(60_000_000))
     return found
@@ -176,6 +177,32 @@ def test_a_store_lasts_until_its_blocks_are_free() -> None:
     assert span.duration_ns == 5_600_000
     assert span.attributes[S.KV_BYTES.key] == 400
     assert span.attributes[S.KV_RESOLUTION.key] == 250_000
+
+
+def test_what_is_said_of_the_end_stands_on_the_part_that_holds_it() -> None:
+    """A producer's blocks are sent after its response (9000)."""
+    order = rec(Kind.KV_STORE, 11, 3_350, 6_000, a=64 << 32 | 4, s=1 | KVFlag.ASYNCHRONOUS)
+    sent = rec(Kind.KV_SENT, 11, 9_950, 9_700)
+    records = [*engine_records()[:-1], named(1, "LMCacheMPConnector"), order, sent, finished()]
+    first, late = (one(found, S.KV_STORE.name) for found in traces_of(api_records(), records))
+    of_the_end = (S.KV_DURATION.key, S.KV_RESOLUTION.key)
+    assert not {*of_the_end} & {*first.attributes}
+    assert first.attributes[S.KV_TOKENS.key] == 64
+    assert first.duration_ns == 5_650_000
+    assert [late.attributes[key] for key in of_the_end] == [6_600_000, 250_000]
+    assert late.duration_ns == 950_000
+    assert late.attributes[S.KV_CONNECTOR.key] == "LMCacheMPConnector"
+    assert S.KV_TOKENS.key not in late.attributes, "they were told with the first part"
+    assert late.attributes[S.REQUEST_ID.key] == first.attributes[S.REQUEST_ID.key]
+
+
+def test_an_end_that_nobody_told_makes_no_duration() -> None:
+    store = rec(Kind.KV_STORE, 11, 3_350, 6_000, a=64 << 32 | 4, s=1)
+    assert S.KV_DURATION.key not in one(trace(store), S.KV_STORE.name).attributes
+    load = rec(Kind.KV_LOAD, 11, 1_800, 1_900, a=48 << 32 | 3, s=1 | KVFlag.ASYNCHRONOUS)
+    assert S.KV_DURATION.key not in one(trace(load), S.KV_LOAD.name).attributes
+    ended = rec(Kind.KV_LOADED, 11, 2_900, 2_400)
+    assert one(trace(load, ended), S.KV_LOAD.name).attributes[S.KV_DURATION.key] == 1_100_000
 
 
 def test_a_request_whose_blocks_are_kept_is_not_finished() -> None:

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from tests.hooks.engine import Scheduler, queue, request, step
-from vllm_codesign.hooks import engine_core, kv_connector, kv_scheduler, session_start
+from vllm_codesign.hooks import (
+    engine_core,
+    kv_connector,
+    kv_scheduler,
+    kv_worker,
+    session_start,
+)
 from vllm_codesign.hooks.block_life import BLOCKS
 from vllm_codesign.hooks.engine_state import ENGINE
 from vllm_codesign.hooks.installer import Installer, getters_for
@@ -341,6 +347,22 @@ def test_stores_are_summed_and_told_at_the_end(recording: Any, kept: bool) -> No
     assert ("a" in IN_FLIGHT.sending) is kept
 
 
+def test_each_step_with_a_store_is_named_when_it_is_planned(recording: Any) -> None:
+    scheduler, a = engine(), request("a")
+    connector = make(requests=[_lmcache("a", "STORE", 0, 32)])
+    recording.session.level = 2
+    queue(scheduler, a)
+    plans = []
+    for _ in range(2):
+        plan = step(a=1)
+        connector.build_connector_meta(plan)
+        engine_core._scheduled(0, 1 << 50, plan, scheduler)
+        plans.append(plan.codesign_step)
+    engine_core._scheduled(0, 1 << 50, step(a=1), scheduler)
+    told = [r for r in recording.take() if r.kind == Kind.KV_ORDERED]
+    assert [(r.key, r.b, r.s) for r in told] == [(key_of("a"), plan, 1) for plan in plans]
+
+
 def test_a_connector_in_another_is_told_with_it(recording: Any) -> None:
     inner = make(hit=(32, False))
 
@@ -386,7 +408,7 @@ def test_the_workers_calls(recording: Any) -> None:
     load, save, *done = recording.take()
     assert (load.kind, load.key, load.c, load.s) == (Kind.WORKER_KV, 9, KVCall.START_LOAD, 1)
     assert (save.c & 0xFF, save.c >> 8) == (KVCall.WAIT_FOR_SAVE, 2)
-    assert save.a > 0
+    assert (load.a, load.b, save.a > 0) == (0, 0, True)
     assert [(r.key, r.a) for r in done] == [
         (key_of("s"), KVDone.SENT),
         (key_of("r"), KVDone.RECEIVED),
@@ -400,7 +422,38 @@ def test_outside_a_step_nothing_is_told(recording: Any) -> None:
     assert recording.take() == []
 
 
+def test_layers_outside_a_recorded_step_do_not_read_the_clock(
+    monkeypatch: pytest.MonkeyPatch, recording: Any
+) -> None:
+    """At level `request`, and of a warm-up run."""
+    monkeypatch.setattr(kv_worker, "clock", lambda: pytest.fail("the clock was read"))
+    make().wait_for_layer_load("a")
+    assert (LAYERS.load_ns, LAYERS.calls) == (0, 0)
+
+
+def test_layers_of_a_step_that_failed_are_not_the_next_ones(recording: Any) -> None:
+    connector = make()
+    WORKER.key = 8
+    for layer in "abc":
+        connector.wait_for_layer_load(layer)
+    WORKER.key = 9
+    connector.start_load_kv(None)
+    connector.wait_for_save()
+    WORKER.key = 10
+    connector.wait_for_layer_load("a")
+    connector.start_load_kv(None)  # of asynchronous loads: after the forward
+    connector.wait_for_save()
+    told = [(r.key, r.c & 0xFF, r.c >> 8, r.a > 0) for r in recording.take()]
+    assert told == [
+        (9, KVCall.START_LOAD, 0, False),
+        (9, KVCall.WAIT_FOR_SAVE, 0, False),
+        (10, KVCall.START_LOAD, 0, False),
+        (10, KVCall.WAIT_FOR_SAVE, 1, True),
+    ]
+
+
 def test_what_a_layer_raises_comes_through() -> None:
+    WORKER.key = 9
     with pytest.raises(OSError, match="gone"):
         make(fails=True).wait_for_layer_load("a")
     assert not LAYERS.inside

@@ -25,6 +25,7 @@ LOADED = {
     S.KV_TIER.key: "host",
     S.KV_TOKENS.key: 1_280,
     S.KV_BYTES.key: 3 << 20,
+    S.KV_DURATION.key: 2_000_000,
 }
 
 

@@ -7,7 +7,7 @@ the house: a request that any process of the server had taken in and not yet ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from vllm_codesign import semconv as S
 from vllm_codesign.accounting.sweep import Pieces, table
 from vllm_codesign.accounting.timeline import CAUSES, Row, Timeline
 from vllm_codesign.model.step import Stretch
-from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.model.trace import AttributeValue, RequestTrace
 from vllm_codesign.semconv import IdleCause
 
 _CAUSE_OF = {
@@ -92,7 +92,10 @@ class Fleet:
         return (self.busy_ns + self.exposed_ns) / self.busy_ns if self.busy_ns else float("nan")
 
 
-_IN_ENGINE = (S.ENGINE_QUEUE.name, S.PREFILL.name, S.DECODE.name, S.KV_LOAD.name)
+_RUNS = (S.PREFILL.name, S.DECODE.name)
+_OF_A_STEP = (Row.PREPARE, Row.SCHEDULE, Row.UPDATE, Row.IPC, Row.UNSEEN)
+"""Evidence that a step is in the making. Not so `OUTPUT`: empty steps are not recorded, so while
+nothing runs it reaches from one step to the next."""
 _HANDED = (S.ENGINE_DISPATCH.name, S.ENGINE_QUEUE.name, S.PREFILL.name)
 
 
@@ -105,8 +108,12 @@ class Work:
     """From a request's first byte until it is handed to the engine client."""
     engines: dict[int, list[Stretch]] = field(default_factory=dict)
     dispatch: list[Stretch] = field(default_factory=list)
-    loads: dict[int, list[Stretch]] = field(default_factory=dict)
-    """By engine: a KV connector loads something."""
+    running: dict[int, list[Stretch]] = field(default_factory=dict)
+    """By engine: a request is admitted, and is not itself waiting for a load."""
+    blocking: dict[int, list[Stretch]] = field(default_factory=dict)
+    """By engine: a worker loads something before it computes its step."""
+    background: dict[int, list[Stretch]] = field(default_factory=dict)
+    """By engine: a connector loads something, and steps without its request may go on."""
 
     @property
     def window(self) -> Stretch:
@@ -127,15 +134,40 @@ class Work:
         handed = [s.start_ns + shift for s in trace.children if s.name in _HANDED]
         # What comes after the engine's last output needs no device.
         self.frontend.append((start, min(handed, default=end)))
+        loads: dict[AttributeValue | None, list[Stretch]] = {}
+        runs: list[tuple[int, AttributeValue | None, Stretch]] = []
         for span in trace.children:
             stretch = (span.start_ns + shift, span.end_ns + shift)
+            pid = span.attributes.get(S.ENGINE_PID.key)
+            request = span.attributes.get(S.REQUEST_ID.key)
             if span.name == S.ENGINE_DISPATCH.name:
                 self.dispatch.append(stretch)
-            elif span.name in _IN_ENGINE:
-                pid = span.attributes.get(S.ENGINE_PID.key)
-                if isinstance(pid, int):
-                    kind = self.loads if span.name == S.KV_LOAD.name else self.engines
-                    kind.setdefault(pid, []).append(stretch)
+            elif not isinstance(pid, int):
+                continue
+            elif span.name == S.KV_LOAD.name:
+                if span.attributes.get(S.KV_ASYNCHRONOUS.key) is False:
+                    self.blocking.setdefault(pid, []).append(stretch)
+                else:
+                    self.background.setdefault(pid, []).append(stretch)
+                    loads.setdefault(request, []).append(stretch)
+            elif span.name in _RUNS:
+                self.engines.setdefault(pid, []).append(stretch)
+                runs.append((pid, request, stretch))
+            elif span.name == S.ENGINE_QUEUE.name:
+                self.engines.setdefault(pid, []).append(stretch)
+        for pid, request, stretch in runs:
+            self.running.setdefault(pid, []).extend(_without(stretch, loads.get(request, ())))
+
+
+def _without(stretch: Stretch, others: Iterable[Stretch]) -> Iterator[Stretch]:
+    """What of it lies outside all of the others."""
+    at, end = stretch
+    for start, until in sorted(others):
+        if at < min(start, end):
+            yield at, min(start, end)
+        at = max(at, until)
+    if at < end:
+        yield at, end
 
 
 def fleet(
@@ -156,7 +188,9 @@ def fleet(
     )
 
 
-_FRONTEND, _HERE, _DISPATCH, _LOADING = (len(Row) + number for number in range(4))
+_FRONTEND, _HERE, _DISPATCH, _RUNNING, _BLOCKING, _BACKGROUND = (
+    len(Row) + number for number in range(6)
+)
 
 
 def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -> EngineTime:
@@ -165,13 +199,20 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
         [
             np.stack([view.starts, view.ends, view.what]),
             table((a, b, _FRONTEND) for a, b in work.frontend),
-            table((a, b, _HERE) for a, b in work.engines.get(timeline.engine, ())),
             table((a, b, _DISPATCH) for a, b in work.dispatch),
-            table((a, b, _LOADING) for a, b in work.loads.get(timeline.engine, ())),
+            *(
+                table((a, b, kind) for a, b in stretches.get(timeline.engine, ()))
+                for kind, stretches in (
+                    (_HERE, work.engines),
+                    (_RUNNING, work.running),
+                    (_BLOCKING, work.blocking),
+                    (_BACKGROUND, work.background),
+                )
+            ),
         ],
         axis=1,
     )
-    pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 4)
+    pieces = Pieces(start, end, rows[0], rows[1], rows[2], len(Row) + 6)
     busy, here = pieces.covered(Row.DEVICE), pieces.covered(_HERE)
     labels = list(IdleCause)
     rank = {cause: number for number, cause in enumerate(labels)}
@@ -186,8 +227,13 @@ def _engine(timeline: Timeline, work: Work, start: int, end: int, strip: bool) -
             host |= covered
         label[here & covered] = rank[_CAUSE_OF[what]]
     label[here & pieces.covered(Row.UNSEEN)] = rank[IdleCause.OTHER]
+    # In the background it is the cause only while the engine has nothing else to run.
+    others = pieces.covered(_RUNNING)
+    for what in _OF_A_STEP:
+        others |= pieces.covered(what)
+    label[here & pieces.covered(_BACKGROUND) & ~others] = rank[IdleCause.KV_LOAD]
     # As in the latency view, before any gap: a worker that loads is not preparing.
-    label[here & pieces.covered(_LOADING)] = rank[IdleCause.KV_LOAD]
+    label[here & pieces.covered(_BLOCKING)] = rank[IdleCause.KV_LOAD]
     lengths = np.zeros(len(labels), dtype=np.int64)
     np.add.at(lengths, label[~busy], pieces.lengths[~busy])
     return EngineTime(

@@ -135,11 +135,10 @@ def _rank_spans(rank: RankStep) -> Iterator[tuple[SpanKind, Stretch, Attributes]
 
 def _connector_spans(rank: RankStep) -> Iterator[tuple[SpanKind, Stretch, Attributes]]:
     for call in rank.connector:
-        attributes: Attributes = {
-            S.RANK.key: rank.rank,
-            S.KV_LAYER_LOAD.key: call.layer_load_ns,
-            S.KV_LAYER_SAVE.key: call.layer_save_ns,
-        }
+        attributes: Attributes = {S.RANK.key: rank.rank}
+        if call.work == "save":
+            attributes[S.KV_LAYER_LOAD.key] = call.layer_load_ns
+            attributes[S.KV_LAYER_SAVE.key] = call.layer_save_ns
         yield _CALLS[call.work], (call.start_ns, call.end_ns), attributes
 
 

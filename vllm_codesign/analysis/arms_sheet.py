@@ -10,6 +10,7 @@ from vllm_codesign.analysis.bootstrap import ENOUGH_REPEATS, Interval
 from vllm_codesign.analysis.sheet import Sheet
 
 _NONE = "–"
+_VERDICTS = {True: "within noise", False: "beyond noise", None: _NONE}
 _SHARES = ("exposed\nhost %", "device\n%", "queue.\ncapacity %", "kv.load\n%", "unexplained\n%")
 
 
@@ -31,22 +32,21 @@ def arms_sheet(comparison: Comparison) -> Sheet:
 def remarks(comparison: Comparison) -> Iterator[str]:
     """What the table does not say by itself, one line each."""
     servers = ", ".join(f"{count} of {arm}" for arm, count in comparison.servers.items())
-    yield (
-        f"servers: {servers}. CPU %: means over all requests. Within noise: the interval of the "
-        "difference holds 0."
-    )
     drawn = {
         figures.delta.drawn
         for compared in comparison.scenarios
         for figures in compared.arms
         if figures.delta is not None
     }
+    yield f"servers: {servers}. CPU %: means over all requests." + (
+        " Within noise: the interval of the difference holds 0." if "repeats" in drawn else ""
+    )
     if "repeats" in drawn:
         yield "intervals: bootstrap over servers, so they hold what differs from start to start."
     elif drawn:
         yield (
             "intervals: bootstrap over requests; how one server differs from the next is not in "
-            f"them: --repeats {ENOUGH_REPEATS} or more"
+            f"them: --repeats {ENOUGH_REPEATS} or more say whether a difference is noise"
         )
     for compared in comparison.scenarios:
         for figures in compared.arms:
@@ -65,7 +65,7 @@ def _delta(delta: Interval | None) -> tuple[str, str]:
     if delta is None:
         return "", ""
     text = f"{delta.value:+.2f} [{delta.low:+.2f}, {delta.high:+.2f}]"
-    return text, "within noise" if delta.within_noise else "beyond noise"
+    return text, _VERDICTS[delta.within_noise]
 
 
 def _shares(shares: Shares | None) -> tuple[str, ...]:

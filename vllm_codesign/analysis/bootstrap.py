@@ -60,8 +60,14 @@ class Interval:
     """What was drawn again."""
 
     @property
-    def within_noise(self) -> bool:
-        """Whether the figure may as well be 0."""
+    def within_noise(self) -> bool | None:
+        """Whether the figure may as well be 0; None where requests alone were drawn.
+
+        Two servers that differ as much as the requests to each do are told apart by their
+        requests more often than not, whatever their arms.
+        """
+        if self.drawn == "requests":
+            return None
         return self.low <= 0.0 <= self.high
 
 
@@ -75,17 +81,20 @@ def difference(
 ) -> Interval | None:
     """`statistic` of all values of `other` less that of `base`; each is given by repeat.
 
-    The same values and seed give the same interval. None where a side has fewer than two
-    values: one value does not say how much it varies.
+    The same values and seed give the same interval. None where a side has no values, or
+    requests are to be drawn and a repeat has one alone: it could only be drawn as itself, which
+    does not say how much it varies.
     """
     sides = [_repeats(base), _repeats(other)]
-    if any(sum(map(len, side)) < 2 for side in sides):
+    if not all(sides):
         return None
     of = _STATISTICS[statistic]
     generator = np.random.default_rng(seed)
     drawn: Drawn = "requests"
     if all(len(side) >= ENOUGH_REPEATS for side in sides):
         drawn = "repeats"
+    elif any(len(repeat) < 2 for side in sides for repeat in side):
+        return None
     deviations, spreads, sizes = [], [], []
     for side in sides:
         whole = np.concatenate(side)

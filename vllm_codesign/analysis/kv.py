@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
+from vllm_codesign.analysis import server
 from vllm_codesign.analysis.intervals import covered_ns
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
 
@@ -28,9 +29,10 @@ class Transfer:
     requests: int
     tokens: int
     bytes: int
-    mean_ms: float
-    """From the order to its known end; how late that may be known is on each span."""
-    queued_ms: float
+    mean_ms: float | None
+    """From the order to its known end, be it after the response; None where none is known. How
+    late it may be known is on each span."""
+    queued_ms: float | None
     """Of the mean: the request was in the scheduler's waiting queue; the rest of an asynchronous
     load or store is beside its computing, that of another one a worker's call."""
     recomputed: int
@@ -81,6 +83,7 @@ class _Moved:
     requests: int = 0
     tokens: int = 0
     bytes: int = 0
+    ended: int = 0
     ns: int = 0
     queued_ns: int = 0
     recomputed: int = 0
@@ -122,15 +125,21 @@ class Gathered:
 
     def _transfer(self, span: Span, trace: RequestTrace) -> None:
         connector = str(span.attributes.get(S.KV_CONNECTOR.key, ""))
-        if "/" in connector or S.KV_TOKENS.key not in span.attributes:
+        duration = span.attributes.get(S.KV_DURATION.key)
+        first = S.KV_TOKENS.key in span.attributes
+        rest = server.outlived(trace)
+        if "/" in connector or not (first or rest):
             return
         moved = self._moved.setdefault((span.name, connector), _Moved())
         moved.tier = str(span.attributes.get(S.KV_TIER.key, ""))
-        moved.requests += 1
+        moved.requests += first
         moved.tokens += _int(span.attributes.get(S.KV_TOKENS.key))
         moved.bytes += _int(span.attributes.get(S.KV_BYTES.key))
         moved.recomputed += _int(span.attributes.get(S.KV_TOKENS_RECOMPUTED.key))
-        moved.ns += span.duration_ns
+        if not isinstance(duration, int):
+            return
+        moved.ended += 1
+        moved.ns += duration
         engine_request = span.attributes.get(S.REQUEST_ID.key)
         waiting = (
             (queue.start_ns, queue.end_ns)
@@ -202,11 +211,12 @@ class Gathered:
                     m.requests,
                     m.tokens,
                     m.bytes,
-                    m.ns / m.requests / 1e6,
-                    m.queued_ns / m.requests / 1e6,
+                    m.ns / m.ended / 1e6 if m.ended else None,
+                    m.queued_ns / m.ended / 1e6 if m.ended else None,
                     m.recomputed,
                 )
                 for (what, connector), m in sorted(self._moved.items())
+                if m.requests
             ),
             tuple(evictions[:_MOST]),
             tuple(sessions[:_MOST]),

@@ -39,12 +39,16 @@ def _transfers(kv: KV) -> Sheet:
         tuple(
             (
                 *(t.what, t.connector, t.tier, str(t.requests), f"{t.tokens:,}"),
-                *(f"{t.bytes / _MIB:,.1f}", f"{t.mean_ms:,.1f}", f"{t.queued_ms:,.1f}"),
+                *(f"{t.bytes / _MIB:,.1f}", _known(t.mean_ms), _known(t.queued_ms)),
                 f"{t.recomputed:,}",
             )
             for t in kv.transfers
         ),
     )
+
+
+def _known(ms: float | None) -> str:
+    return "–" if ms is None else f"{ms:,.1f}"
 
 
 def _waits(waits: Sequence[Waits]) -> Sheet:

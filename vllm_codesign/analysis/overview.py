@@ -27,6 +27,7 @@ _COUNTED_LOSSES = {
     "requests_lost": "requests were lost whole",
     "rows_not_stored": "rows could not be written to the store",
     "steps_lost": "steps are not known: the records of their beginning were lost",
+    "connector_calls_missed": "steps that load or store have no times of it: told too late",
     "steps_not_stored": "steps were left out of the capture: the exporter was behind",
 }
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vllm_codesign import settings
-from vllm_codesign.cli import checks, host_checks
+from vllm_codesign.cli import checks, connector_checks, host_checks
 from vllm_codesign.cli import level as level_command
 from vllm_codesign.cli.checks import Finding
 from vllm_codesign.cli.live import servers
@@ -26,7 +26,7 @@ from vllm_codesign.hooks.resolve import imported, resolve
 from vllm_codesign.hooks.table import Outcome, Status
 from vllm_codesign.plugin import TABLES
 
-_TABLE_WIDTH = 160
+_TABLE_WIDTH = 210
 _FINE = (Status.INSTALLED, Status.VERSION_SKIPPED)
 _STYLES = {
     Status.INSTALLED: "green",
@@ -38,14 +38,22 @@ _STYLES = {
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option(
+    "--connector",
+    "connectors",
+    multiple=True,
+    metavar="NAME",
+    help="A KV connector, as --kv-transfer-config names it, that must be traced; repeatable.",
+)
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
+def command(ctx: click.Context, as_json: bool, connectors: tuple[str, ...]) -> None:
     """Check hooks, settings and environment without starting a server.
 
     Every hook is looked up in the installed vLLM, and none is put in place. `installed`
     means that it would be; `version_skipped` that this vLLM has another way to do it.
+    The methods of LMCache's two KV connectors, and of each --connector, are looked up too.
     Exits with 1 when a hook that the request trace needs cannot be installed, vLLM is not
-    there, a setting is bad, or a folder cannot be used.
+    there, a setting is bad, a folder cannot be used, or a --connector would not be traced.
 
     \b
     codesign doctor
@@ -54,10 +62,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
     chosen, problems = settings.load()
     found = servers(chosen.shm)
     outcomes = hooks()
+    rows, absent = connector_rows(connectors)
     findings = [
         *(Finding("error", "settings", problem) for problem in problems),
         *checks.plugin(chosen),
         *hook_findings(outcomes),
+        *connector_checks.findings(connectors, rows, absent),
         *checks.otlp(os.environ),
         *checks.store(chosen.store),
         *checks.shared_memory(chosen),
@@ -67,6 +77,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         *host_checks.gil(chosen),
         *checks.live(found),
     ]
+    outcomes += rows
     ok = not any(finding.severity == "error" for finding in findings)
     if as_json:
         document = {
@@ -112,6 +123,14 @@ def hooks() -> list[Outcome]:
             if module in failures:
                 outcome.detail = f"{module} cannot be imported: {failures[module]}"
     return outcomes
+
+
+def connector_rows(asked: tuple[str, ...]) -> tuple[list[Outcome], dict[str, str]]:
+    """The rows of LMCache's connectors and of those asked for; why a class cannot be had."""
+    if not vllm_version():
+        return [], dict.fromkeys(asked, "vLLM is not installed")
+    with _silence():
+        return connector_checks.outcomes(dict.fromkeys((*connector_checks.USUAL, *asked)))
 
 
 @contextlib.contextmanager

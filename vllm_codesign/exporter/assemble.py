@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from vllm_codesign.exporter.facts import EngineFacts, Origin, RootFacts
 from vllm_codesign.exporter.queueing import HeadTimeline
 from vllm_codesign.exporter.steps import STEP_KINDS, StepAssembler
-from vllm_codesign.recorder.layout import ENGINE_FIELDS, Kind
+from vllm_codesign.recorder.layout import ENGINE_FIELDS, Kind, KVFlag
 from vllm_codesign.recorder.reader import Record
 
 SETTLE_NS = 100_000_000
@@ -34,8 +34,16 @@ GIVE_UP_NS = 3_600_000_000_000
 REMEMBER = 10_000
 """Ended roots that late engine requests can still be linked to."""
 
-_AFTER_ALL = frozenset((Kind.WORKER_KV_DONE, Kind.WORKER_KV_STORED, Kind.KV_LOADED, Kind.KV_SENT))
-"""May come when all else of a request is told: no reason to wait for more."""
+_AFTER_ALL = frozenset(
+    (
+        Kind.WORKER_KV_DONE,
+        Kind.WORKER_KV_STORED,
+        Kind.KV_LOADED,
+        Kind.KV_SENT,
+        Kind.KV_ORDERED,
+    )
+)
+"""May come when all else of a request is told, or says little alone: no reason to wait."""
 
 _NOT_OF_A_REQUEST = frozenset((Kind.VOID, Kind.LOOP_LAG, Kind.GIL))
 
@@ -69,6 +77,8 @@ class Assembler:
         """Records whose request is not known: it came in before us, or its start was lost."""
         self._ending: dict[int, None] = {}
         self._last_seen: dict[int, int] = {}
+        self._told: list[int] = []
+        """Engine requests handed out since the last `complete`: their spans may not be made yet."""
 
     @property
     def open(self) -> int:
@@ -94,6 +104,11 @@ class Assembler:
                 if kind in _AFTER_ALL:
                     return
                 facts = self.engines[key] = EngineFacts(key, pid)
+            if kind == Kind.KV_ORDERED:
+                self.steps.calls.stores(key, record.b, record.s)
+                return
+            if kind == Kind.KV_LOAD and record.b and not record.s & KVFlag.ASYNCHRONOUS:
+                self.steps.calls.loads(key, record.b)
             facts.add(record)
             self._last_seen[key] = max(self._last_seen.get(key, 0), record.t0)
             if kind == Kind.REQ:
@@ -127,6 +142,9 @@ class Assembler:
         of the processes `gone`: vLLM's engine may outlive a killed API server for ever. Take
         the complete steps first: a root waits for those that began before its end.
         """
+        for key in self._told:
+            self.steps.calls.release(key)
+        self._told.clear()
         steps_until = self.steps.open_since()
         if final:
             keys = list(self.roots)
@@ -200,3 +218,4 @@ class Assembler:
     def _drop(self, key: int) -> None:
         self.engines.pop(key, None)
         self._last_seen.pop(key, None)
+        self._told.append(key)

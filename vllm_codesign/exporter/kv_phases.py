@@ -90,6 +90,7 @@ def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -
             attributes |= _reported(engine, record.t0, end, (KVDone.RECEIVED, KVDone.FAILED))
             if end is not None:
                 stretch = record.t0, end.t0
+                attributes[S.KV_DURATION.key] = end.t0 - record.t0
             else:  # not told: whatever came of it, it was over when the next one was ordered
                 stretch = record.t0, max(until if until is not None else last, record.t0)
         else:
@@ -97,6 +98,7 @@ def loads(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) -
             if call is None:
                 continue  # below level `step`, or its record was lost: when is not known
             stretch = call
+            attributes[S.KV_DURATION.key] = call[1] - call[0]
         found.append(Phase(S.KV_LOAD, *stretch, attributes))
     return found
 
@@ -120,15 +122,18 @@ def stores(engine: EngineFacts, in_engine: Attributes, calls: Calls, last: int) 
         attributes = {**in_engine, **_connector(record, names), **_amount(record)}
         if record.s & KVFlag.ASYNCHRONOUS:
             attributes |= _reported(engine, record.t0, end, (KVDone.SENT,))
-            until = end.t0 if end is not None else last
+            until, known = (end.t0, True) if end is not None else (last, False)
         elif names.get(record.s & _NUMBER, "") in _STORES_ON:
             attributes[S.KV_ASYNCHRONOUS.key] = True
-            until = record.t1  # when it is over nobody is told
+            until, known = record.t1, False  # when it is over nobody is told
         else:
-            until = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE, (0, record.t1))[1]
+            call = calls.get(record.b, {}).get(KVCall.WAIT_FOR_SAVE)
+            until, known = (call[1], True) if call is not None else (record.t1, False)
         name = names.get(record.s & _NUMBER, "")
         events = _single_stores(engine) if name.startswith(_TELLS_EACH) else ()
         until = max(until, record.t1, *(event.time_ns for event in events))
+        if known:
+            attributes[S.KV_DURATION.key] = until - record.t0
         found.append(Phase(S.KV_STORE, record.t0, until, attributes, [], events))
     return found
 

@@ -39,6 +39,7 @@ _OF_THIS_EXPORTER = frozenset(
         "traces_failed",
         "orphan_records",
         "steps_lost",
+        "connector_calls_missed",
         "rows_not_stored",
         "otlp_sent",
         "otlp_failed",

@@ -86,7 +86,7 @@ class Exporter:
             service_name(os.environ),
             self.anchor.to_unix,
             self.assembler.heads,
-            calls=self.assembler.steps.connector_calls,
+            calls=self.assembler.steps.calls.of,
         )
         self.local: LocalStore | None = None
         self._open_store()
@@ -304,6 +304,7 @@ class Exporter:
             **self._losses_saved,
             "orphan_records": self.assembler.orphans,
             "steps_lost": self.assembler.steps.lost,
+            "connector_calls_missed": self.assembler.steps.calls.missed,
             "hook_errors": self.collector.errors,
             "exporter_starts": self.session.exporter_starts,
             **{f"otlp_{key}": value for key, value in self.sender.stats().items()},

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vllm_codesign.exporter.connector_calls import ConnectorCalls
 from vllm_codesign.exporter.facts import EngineFacts, RootFacts
 from vllm_codesign.model.step import ConnectorCall, DeviceInterval, Member, RankStep, Step
 from vllm_codesign.recorder.layout import (
@@ -46,9 +47,6 @@ _REMEMBERED = 100_000
 
 _TOLD = 8
 """Steps that told their members and may still be referred to: each refers to the last one."""
-
-_CALLS_KEPT = 10_000
-"""Steps whose calls of a connector are kept for the requests that they were made for."""
 
 _NUMBERS = (1 << 40) - 1
 _LOW = 0xFFFFFFFF
@@ -107,8 +105,7 @@ class StepAssembler:
         self._device_ranks: dict[int, set[int]] = {}
         self._handed: dict[int, int] = {}
         """By engine, the key of the step that was handed out last."""
-        self.connector_calls: OrderedDict[int, dict[int, tuple[int, int]]] = OrderedDict()
-        """By step: from the first to the last rank's call of each kind (`KVCall`)."""
+        self.calls = ConnectorCalls()
         self.lost = 0
         """Steps of which EngineCore's first record never came: gaps in the numbers."""
         self.late = 0
@@ -147,19 +144,11 @@ class StepAssembler:
             self._device_ranks.setdefault(key >> 40, set()).add(record.s)
         elif kind == Kind.WORKER_KV:
             step.kv.setdefault(record.s, []).append(record)
-            self._note_call(key, record)
+            self.calls.add(key, record)
         elif kind in (Kind.STEP_DECODES, Kind.STEP_CHUNKS):
             step.pieces[record.c] = record
         else:
             step.one[kind] = record
-
-    def _note_call(self, key: int, record: Record) -> None:
-        calls = self.connector_calls.setdefault(key, {})
-        which = record.c & 0xFF
-        first, last = calls.get(which, (record.t0, record.t1))
-        calls[which] = min(first, record.t0), max(last, record.t1)
-        while len(self.connector_calls) > _CALLS_KEPT:
-            self.connector_calls.popitem(last=False)
 
     def open_since(self) -> int:
         """When the first step was begun that is not handed out; far in the future if none."""

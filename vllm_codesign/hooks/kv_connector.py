@@ -8,7 +8,7 @@ vLLM's own, and the children of `MultiConnector`, which no factory makes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,23 +107,31 @@ def wrap_class(cls: type) -> None:
     installer = session_start.installer
     if installer is None or "_codesign_wrapped" in vars(cls):
         return
-    base = next((c for c in cls.__mro__ if c.__name__ == _BASE_NAME), None)
     cls._codesign_wrapped = True  # type: ignore[attr-defined]
+    for _, hook in rows_of(cls):
+        installer.wrap_method(TABLE, hook, cls)
+
+
+def rows_of(cls: type) -> Iterator[tuple[Method, Hook]]:
+    """The methods of a connector's class that are wrapped, and the row that each becomes."""
+    base = next((c for c in cls.__mro__ if c.__name__ == _BASE_NAME), None)
     for method in METHODS:
         original = getattr(cls, method.name, None)
         # What it has from the base does nothing, or calls another method that is wrapped.
         if original is None or original is getattr(base, method.name, None):
             continue
         target = f"{cls.__module__}:{cls.__qualname__}.{method.name}"
-        hook = Hook(
-            f"{TABLE}.{cls.__name__}.{method.name}",
-            (target,),
-            method.make,
-            ("self", *method.reads),
-            required=False,
-            foreign=not cls.__module__.startswith("vllm."),
+        yield (
+            method,
+            Hook(
+                f"{TABLE}.{cls.__name__}.{method.name}",
+                (target,),
+                method.make,
+                ("self", *method.reads),
+                required=False,
+                foreign=not cls.__module__.startswith("vllm."),
+            ),
         )
-        installer.wrap_method(TABLE, hook, cls)
 
 
 _BASE_NAME = "KVConnectorBase_V1"

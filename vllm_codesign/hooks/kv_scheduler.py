@@ -86,7 +86,7 @@ def planned(
         stored.last = t0
         stored.tokens += tokens
         stored.blocks += blocks
-        IN_FLIGHT.storing.append(stored)
+        IN_FLIGHT.storing.append((state.key, connector, stored))
 
 
 def finished(_t0: int, t1: int, result: Any, connector: int, _self: Any, request: Any) -> None:
@@ -132,8 +132,10 @@ def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
             load.connector,
         )
     IN_FLIGHT.planned.clear()
-    for stored in IN_FLIGHT.storing:
+    for key, connector, stored in IN_FLIGHT.storing:
         stored.step = step
+        if step:
+            active.emit(Kind.KV_ORDERED, key, stored.last, 0, 0, step, 0, connector)
     IN_FLIGHT.storing.clear()
     if IN_FLIGHT.loading or IN_FLIGHT.sending:
         IN_FLIGHT.asked_at = IN_FLIGHT.asked_at or t1

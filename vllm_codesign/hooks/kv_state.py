@@ -150,7 +150,8 @@ class InFlight:
         self.sending: dict[str, int] = {}
         self.planned: list[Planned] = []
         """Of the schedule() that is running."""
-        self.storing: list[Stored] = []
+        self.storing: list[tuple[int, int, Stored]] = []
+        """Likewise: keys of requests, connectors, and what they were told so far."""
         self.asked_at = 0
 
     def reset(self) -> None:

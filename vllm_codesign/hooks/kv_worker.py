@@ -15,21 +15,27 @@ from vllm_codesign.hooks.kv_state import CONNECTORS
 from vllm_codesign.hooks.table import Getter, Wrapper
 from vllm_codesign.hooks.worker import WORKER
 from vllm_codesign.recorder import active
-from vllm_codesign.recorder.active import LEVEL, clock
+from vllm_codesign.recorder.active import clock
 from vllm_codesign.recorder.layout import Kind, KVCall, KVDone
 
 
 class Layers:
-    """Since the last record: sums over the layers; and when transfers were last asked for."""
+    """Sums over the layers of one step; and when transfers were last asked for."""
 
-    __slots__ = ("asked_at", "calls", "inside", "load_ns", "save_ns")
+    __slots__ = ("asked_at", "calls", "inside", "load_ns", "save_ns", "step")
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.load_ns = self.save_ns = self.calls = self.asked_at = 0
+        self.asked_at = 0
         self.inside = False
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Nothing yet of this step; what is left of one that failed is nobody's."""
+        self.step = step
+        self.load_ns = self.save_ns = self.calls = 0
 
 
 LAYERS = Layers()
@@ -37,38 +43,42 @@ os.register_at_fork(after_in_child=LAYERS.reset)
 _MOST_CALLS = (1 << 24) - 1
 
 
-def _call(call: KVCall) -> Callable[..., None]:
-    def advice(t0: int, t1: int, _result: Any, connector: int, _self: Any) -> None:
-        # Of a connector within another the outer one's call tells.
-        if not WORKER.key or CONNECTORS.calls:
-            return
-        calls = min(LAYERS.calls, _MOST_CALLS) << 8 | call
-        active.emit(
-            Kind.WORKER_KV, WORKER.key, t0, t1, LAYERS.load_ns, LAYERS.save_ns, calls, WORKER.rank
-        )
-        LAYERS.load_ns = LAYERS.save_ns = LAYERS.calls = 0
-
-    return advice
+def load_started(t0: int, t1: int, _result: Any, _connector: int, _self: Any) -> None:
+    """`start_load_kv`: before the layers, or after them where no load is synchronous."""
+    # Of a connector within another the outer one's call tells.
+    if WORKER.key and not CONNECTORS.calls:
+        active.emit(Kind.WORKER_KV, WORKER.key, t0, t1, 0, 0, KVCall.START_LOAD, WORKER.rank)
 
 
-load_started = _call(KVCall.START_LOAD)
-_save_awaited = _call(KVCall.WAIT_FOR_SAVE)
-
-
-def save_awaited(t0: int, t1: int, result: Any, connector: int, owner: Any) -> None:
-    _save_awaited(t0, t1, result, connector, owner)
+def save_awaited(t0: int, t1: int, _result: Any, _connector: int, owner: Any) -> None:
+    """`wait_for_save`: after all layers, so their sums are told with it."""
+    if WORKER.key and not CONNECTORS.calls:
+        _emit_save(WORKER.key, t0, t1)
     kv_stores.ordered(t0, owner)
+
+
+def _emit_save(step: int, t0: int, t1: int) -> None:
+    layers = LAYERS
+    if layers.step != step:
+        layers.begin(step)
+    calls = min(layers.calls, _MOST_CALLS) << 8 | KVCall.WAIT_FOR_SAVE
+    active.emit(Kind.WORKER_KV, step, t0, t1, layers.load_ns, layers.save_ns, calls, WORKER.rank)
+    layers.begin(step)
 
 
 def make_layer(field: str) -> Callable[[Callable[..., Any], tuple[Getter, ...]], Wrapper]:
     """`wait_for_layer_load` and `save_kv_layer`, called for each layer of each step."""
 
     def make(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
+        layers, worker = LAYERS, WORKER
+
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            layers = LAYERS
-            if not LEVEL.byte[0] or layers.inside:
+            step = worker.key
+            if not step or layers.inside:
                 return original(*args, **kwargs)
+            if layers.step != step:
+                layers.begin(step)
             layers.inside = True
             t0 = clock()
             try:

@@ -31,7 +31,7 @@ class DeviceInterval:
 class ConnectorCall:
     """A call of the KV connector on a worker: it starts the step's loads, or ends its saves.
 
-    `layer_load_ns` and `layer_save_ns`: time in its calls layer by layer since the call before.
+    `layer_load_ns` and `layer_save_ns`, of a save: time in its calls layer by layer in the step.
     """
 
     work: Literal["load", "save"]

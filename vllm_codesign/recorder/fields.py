@@ -231,6 +231,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
         ("blocks", "b"),
     ),
     Kind.ENG_TRIED: _p(("tokens_asked", "a"), ("tokens_hit", "b")),
+    Kind.KV_ORDERED: _p(("told", "t0", As.TIME), ("step", "b", As.ID), ("connector", "s")),
     Kind.STEP: _p(
         ("schedule", "t0", As.TIME),
         ("scheduled", "t1", As.TIME),

@@ -171,6 +171,9 @@ class Kind(IntEnum):
     ENG_TRIED = 53
     """Follows an ENG_LOOKUP of more than one try: a tokens asked, b tokens hit, in all tries"""
 
+    KV_ORDERED = 54
+    """A connector was told to store some of it: t0 when; b step whose workers do; s connector"""
+
     # Worker
     WORKER_EXECUTE = 65
     """key step (0: below that level); t0, t1 execute_model(); a forward begins, b its end
@@ -182,8 +185,8 @@ class Kind(IntEnum):
     forward alone (0: not told); c DeviceWork; s rank"""
 
     WORKER_KV = 68
-    """A call of the connector: key step; t0, t1; a in wait_for_layer_load(), b in
-    save_kv_layer() since the last record; c calls of the latter two << 8 | KVCall; s rank"""
+    """A call of the connector: key step; t0, t1; c KVCall; s rank. With wait_for_save(): a in
+    wait_for_layer_load(), b in save_kv_layer() of this step, c calls of both << 8 | KVCall"""
     WORKER_KV_DONE = 69
     """A worker learns that a transfer is over. key engine request; t0 when; t1 when it asked
     before; a KVDone; s rank"""

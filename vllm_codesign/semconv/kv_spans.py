@@ -23,6 +23,13 @@ KV_BYTES = Attribute("codesign.kv.bytes", "int", "Bytes of these blocks on one r
 KV_ASYNCHRONOUS = Attribute(
     "codesign.kv.asynchronous", "boolean", "Over when it is reported, not when the call returns."
 )
+KV_DURATION = Attribute(
+    "codesign.kv.transfer.duration_ns",
+    "int",
+    "From the order to its known end, which is this span's; a response that ends before it cuts "
+    "the span, and its trace, in two.",
+    "ns",
+)
 KV_RESOLUTION = Attribute(
     "codesign.kv.resolution_ns",
     "int",
@@ -68,6 +75,7 @@ _TRANSFER = (
     KV_TRANSFER_BLOCKS,
     KV_BYTES,
     KV_ASYNCHRONOUS,
+    KV_DURATION,
     KV_RESOLUTION,
     KV_REPORT,
 )

@@ -135,7 +135,7 @@ WORKER_SAMPLE = SpanKind(
 KV_LAYER_LOAD = Attribute(
     "codesign.kv.layer.load.duration_ns",
     "int",
-    "Time in the connector's `wait_for_layer_load()`, all layers since its last call.",
+    "Time in the connector's `wait_for_layer_load()`, all layers of the step.",
     "ns",
 )
 KV_LAYER_SAVE = Attribute(
@@ -146,7 +146,7 @@ WORKER_KV_LOAD = SpanKind(
     Service.WORKER,
     "the connector's `start_load_kv()`",
     "its return",
-    (RANK, KV_LAYER_LOAD, KV_LAYER_SAVE),
+    (RANK,),
 )
 WORKER_KV_SAVE = SpanKind(
     "worker.kv_save",
