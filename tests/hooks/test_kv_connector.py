@@ -28,7 +28,7 @@ def fresh(recording: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     parts = (ENGINE, CONNECTORS, IN_FLIGHT, BLOCKS, LAYERS, WORKER)
     for part in parts:
         part.reset()
-    ENGINE.block_bytes = 64
+    ENGINE.block_bytes, ENGINE.block_size = 64, 16
     yield
     for part in parts:
         part.reset()
