@@ -41,7 +41,10 @@ class Shared:
         self.key = finder.key
         earlier = before.holders if isinstance(before, Shared) else (before,)
         # Who is freed already was so before the finder will be.
-        self.holders = (*(owner for owner in earlier if not owner.freed_at), finder)
+        self.holders: tuple[Owner, ...] = (
+            *(owner for owner in earlier if not owner.freed_at),
+            finder,
+        )
 
     @property
     def freed_at(self) -> int:
