@@ -10,7 +10,7 @@ import pytest
 
 from tests.hooks.engine import Scheduler, queue, request
 from vllm_codesign.hooks import block_life, engine_core
-from vllm_codesign.hooks.block_life import BLOCKS
+from vllm_codesign.hooks.block_life import BLOCKS, NOBODY
 from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
 from vllm_codesign.hooks.installer import getters_for
 from vllm_codesign.recorder.active import key_of
@@ -32,7 +32,7 @@ def fresh(recording: Any) -> Iterator[None]:
 
 def blocks(*numbers: int, hashed: bool = True) -> list[Any]:
     return [
-        SimpleNamespace(block_id=n, block_hash=bytes([n]) + GROUP if hashed else None)
+        SimpleNamespace(block_id=n, block_hash=bytes([n]) + GROUP if hashed else None, ref_cnt=1)
         for n in numbers
     ]
 
@@ -53,7 +53,7 @@ def test_whose_blocks_an_allocation_took(recording: Any) -> None:
     state_a.owner.freed_at = 500
     _, state_b = new("b")
     recording.take()
-    block_life.taken(blocks(2, 3, 7))
+    assert block_life.taken(blocks(2, 3, 7), 2) == 2
     block_life.allocated(state_b, 900, None)
     (evicted,) = recording.take()
     assert (evicted.kind, evicted.key) == (Kind.KV_EVICTED, key_of("b"))
@@ -72,7 +72,7 @@ def test_who_finds_blocks_owns_them(recording: Any) -> None:
     recording.take()
     block_life.admitted(state_b, 1000)
     (found,) = recording.take()
-    assert (found.kind, found.t0, found.t1) == (Kind.ENG_BLOCKS, 1000, 500)
+    assert (found.kind, found.t0, found.t1) == (Kind.ENG_BLOCKS, 1000, 600)
     assert (found.a >> 32, found.a & 0xFFFFFFFF, found.b) == (0, 2, 100)
     assert BLOCKS.owners[1] is state_b.owner
 
@@ -85,7 +85,7 @@ def test_tokens_that_were_cached_once_are_computed_again() -> None:
     block_life.looked_up(state, prompt(96), 16)
     assert state.again == 4 * 16, "of six blocks one is found and the last is never used whole"
     block_life.looked_up(state, prompt(97), 16)
-    assert state.again == 4 * 16, "the same number found: not asked again"
+    assert state.again == 5 * 16, "the same number found, of a prompt that may use one more"
     block_life.looked_up(state, prompt(97), 32)
     assert state.again == 4 * 16
 
@@ -122,7 +122,7 @@ def test_a_reset_is_no_eviction() -> None:
     _, state = new("b")
     block_life.looked_up(state, prompt(100), 0)
     assert state.again == 0
-    block_life.taken(blocks(1, 2))
+    block_life.taken(blocks(1, 2), 0)
     assert BLOCKS.evicting == {}
 
 
@@ -187,7 +187,7 @@ def test_what_changes_hands_while_dormant_is_nobodys(recording: Any) -> None:
     take(pool, 1)
     recording.session.level = 1
     take(pool, 3)
-    assert BLOCKS.evicting == {}
+    assert BLOCKS.evicting == {NOBODY: 2}
 
 
 def test_the_scheduler_says_which_pool_is_the_devices() -> None:

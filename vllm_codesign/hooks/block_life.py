@@ -1,8 +1,8 @@
 """Whose the blocks of the prefix cache are, who takes them away, and what that costs.
 
 vLLM's blocks have no owner. Here each cached block has one: the request that cached it or was
-the last to find it there. A block that is taken for another request is that owner's loss; a
-prompt whose blocks had been cached and no longer are is computed again.
+the last to find it there. A cached block that is taken for a request is an eviction, its owner's
+loss; a prompt whose blocks had been cached and no longer are is computed again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from vllm_codesign.hooks.engine_state import ENGINE, Owner, Scheduled
+from vllm_codesign.hooks.engine_state import ENGINE, Owner, Scheduled, Shared
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import Kind
 
@@ -21,17 +21,25 @@ _REMEMBERED_POOLS = 4
 """Hashes are remembered for this many times the blocks of the pool."""
 
 
+NOBODY = Owner(0)
+"""Of blocks that were cached while we were dormant."""
+
+
 class Blocks:
     """The cached blocks of this EngineCore's own pool, by their number."""
 
-    __slots__ = ("evicting", "owners", "seen")
+    __slots__ = ("emptied", "evicting", "owners", "seen", "sending")
 
     def __init__(self) -> None:
-        self.owners: dict[int, Owner] = {}
+        self.owners: dict[int, Owner | Shared] = {}
         self.seen: dict[bytes, None] = {}
         """Hashes that were cached once, oldest first."""
-        self.evicting: dict[Owner, int] = {}
+        self.evicting: dict[Owner | Shared, int] = {}
         """Blocks taken within the allocation that is running."""
+        self.sending: dict[str, Owner] = {}
+        """Of requests that are over and whose blocks a connector still needs."""
+        self.emptied = 0
+        """How often hashes were forgotten."""
 
     def reset(self) -> None:
         """Nothing is cached, or nobody knows what is: at start, in a forked child, after a reset
@@ -39,6 +47,8 @@ class Blocks:
         self.owners.clear()
         self.seen.clear()
         self.evicting.clear()
+        self.sending.clear()
+        self.emptied += 1
 
 
 BLOCKS = Blocks()
@@ -79,26 +89,67 @@ def emptied(_t0: int, _t1: int, done: Any, pool: Any) -> None:
         BLOCKS.reset()
 
 
-def taken(blocks: Any) -> None:
-    """`get_new_blocks` took these, some of which were cached."""
+def dropped(_t0: int, pool: Any, block_ids: Any) -> None:
+    """`evict_blocks` begins: what is in these is not what their hashes say. Nobody takes them,
+    and nothing is computed again that had been right."""
+    if id(pool) != ENGINE.pool:
+        return
+    owners, seen = BLOCKS.owners, BLOCKS.seen
+    for block_id in block_ids:
+        owners.pop(block_id, None)
+        seen.pop(pool.blocks[block_id].block_hash, None)
+    BLOCKS.emptied += 1
+
+
+def taken(blocks: Any, fewer: int) -> int:
+    """`get_new_blocks` took these and the cache has so many hashes fewer: how many were cached.
+
+    Two requests that compute the same prompt leave two blocks with one hash, and the cache still
+    has it when the first is taken: owners tell, and hashes only of blocks without one.
+    """
     owners, evicting = BLOCKS.owners, BLOCKS.evicting
-    for block in blocks:
-        owner = owners.pop(block.block_id, None)
-        if owner is not None:
-            evicting[owner] = evicting.get(owner, 0) + 1
+    count = 0
+    if owners:
+        pop = owners.pop
+        for block in blocks:
+            owner = pop(block.block_id, None)
+            if owner is not None:
+                count += 1
+                evicting[owner] = evicting.get(owner, 0) + 1
+    unknown = min(fewer, len(blocks)) - count
+    if unknown > 0:
+        evicting[NOBODY] = evicting.get(NOBODY, 0) + unknown
+        count += unknown
+    return count
+
+
+def freed(request_id: str, owner: Owner, at: int, sending: bool) -> None:
+    """The scheduler is done with the request; the blocks may have to be sent first."""
+    if sending:
+        BLOCKS.sending[request_id] = owner
+    else:
+        owner.freed_at = at
+
+
+def sent(request_id: str, at: int) -> None:
+    """A connector no longer needs the blocks of a request that is over."""
+    owner = BLOCKS.sending.pop(request_id, None)
+    if owner is not None:
+        owner.freed_at = at
 
 
 def looked_up(state: Scheduled, request: Any, hit: int) -> None:
     """How many tokens behind those found had been cached once."""
-    if state.again_from == hit:
-        return  # the head of the queue asks again each step
-    state.again_from, state.again = hit, 0
+    since = (hit, BLOCKS.emptied)
+    if state.again_from != since:
+        state.again_from, state.again = since, 0
     seen, size = BLOCKS.seen, ENGINE.block_size
     if not seen or not size or hit % size:
         return
     hashes = request.block_hashes
     first, last = hit // size, (request.num_tokens - 1) // size
-    count = first
+    # The head of the queue asks again each step: what was cached once stays so.
+    count = first + state.again // size
     while count < min(last, len(hashes)) and hashes[count] + _FIRST_GROUP in seen:
         count += 1
     state.again = (count - first) * size
@@ -118,16 +169,24 @@ def allocated(state: Scheduled | None, t0: int, computed: Any) -> None:
         BLOCKS.evicting.clear()
     if state is None or state.admitted or computed is None:
         return
-    owners, found, freed_at = BLOCKS.owners, 0, 0
+    owners, found, idle = BLOCKS.owners, 0, 0
+    heirs: dict[Owner | Shared, tuple[Owner | Shared, int]] = {}
     for group in computed.blocks:
         for block in group:
             before = owners.get(block.block_id)
-            if before is not None and before is not state.owner:
+            if before is None or before.key == state.key:
+                continue
+            if before not in heirs:
+                freed_at = before.freed_at
+                heirs[before] = (
+                    (state.owner, t0 - freed_at) if freed_at else (Shared(state.owner, before), 0)
+                )
+            owners[block.block_id], lain = heirs[before]
+            if block.ref_cnt == 1:  # its own: before this allocation nobody held it
                 found += 1
-                freed_at = max(freed_at, before.freed_at)
-                owners[block.block_id] = state.owner
+                idle += lain
     if found:
-        state.found, state.found_freed_at = found, freed_at
+        state.found, state.found_idle = found, idle // found
 
 
 def admitted(state: Scheduled, at: int) -> None:
@@ -138,7 +197,7 @@ def admitted(state: Scheduled, at: int) -> None:
             Kind.ENG_BLOCKS,
             state.key,
             at,
-            state.found_freed_at,
+            at - state.found_idle if state.found_idle else 0,
             again << 32 | state.found,
             ENGINE.block_bytes,
         )

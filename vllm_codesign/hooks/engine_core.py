@@ -167,7 +167,9 @@ def _freed(_t0: int, t1: int, _result: Any, request: Any) -> None:
         return
     steps = ENGINE.steps - state.step0 if state.has_first else 0
     batch_sum = ENGINE.batch_sum - state.batch_sum0 if state.has_first else 0
-    state.owner.freed_at = t1
+    block_life.freed(
+        request.request_id, state.owner, t1, sending=request.request_id in IN_FLIGHT.sending
+    )
     if state.kv is not None:
         note_freed(state.kv)
     state.emit_end(t1, FINISH_CODE.get(request.status.name, 0), steps, batch_sum)
@@ -185,6 +187,16 @@ def _looked_up(t0: int, t1: int, result: Any, request: Any) -> None:
     state.tries_asked += state.asked
     state.tries_hit += state.hit
     block_life.looked_up(state, request, result[1])
+
+
+def _looked_up_for_connector(t0: int, t1: int, result: Any, request: Any) -> None:
+    """What a connector is told that extends a part of a hybrid model's groups by itself."""
+    state = ENGINE.requests.get(request.request_id)
+    if state is not None and not state.admitted and state.lookup_start >= t0:
+        # It asked `get_computed_blocks`, whose lookup this one is.
+        state.lookup_ns -= state.lookup_end - state.lookup_start
+        state.lookup_tries -= 1
+    _looked_up(t0, t1, result, request)
 
 
 def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
@@ -225,12 +237,12 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
             state.alloc_tries += 1
             if blocks is not None:
                 count, gone = sum(map(len, blocks.blocks)), ENGINE.evicted - evicted
+                state.alloc_evicted += gone
                 if get_request(args, kwargs).num_computed_tokens:
                     # A connector has loaded what it had: these are the blocks for the rest.
                     state.alloc_blocks += count
-                    state.alloc_evicted += gone
                 else:
-                    state.alloc_blocks, state.alloc_evicted = count, gone
+                    state.alloc_blocks = count
                     state.external = get_external(args, kwargs) or 0
         except Exception:  # noqa: BLE001
             swallow()
@@ -240,10 +252,8 @@ def make_allocate(original: Callable[..., Any], getters: tuple[Getter, ...]) -> 
 
 
 def make_get_blocks(original: Callable[..., Any], getters: tuple[Getter, ...]) -> Wrapper:
-    """`get_new_blocks`: how many cached blocks it took is how much the cache map shrank.
-
-    Asking each block would cost a call per block; an allocation of 100,000 tokens has 6,000.
-    """
+    """`get_new_blocks`: which cached blocks it took. Its blocks are gone through only where one
+    of them can have been cached; an allocation of 100,000 tokens has 6,000."""
     get_self = getters[0]
 
     @functools.wraps(original)
@@ -262,10 +272,9 @@ def make_get_blocks(original: Callable[..., Any], getters: tuple[Getter, ...]) -
         except Exception:  # noqa: BLE001
             swallow()
         result = original(*args, **kwargs)
-        if cached is not None and len(cached) != before:
-            ENGINE.evicted += before - len(cached)
+        if cached is not None and (BLOCKS.owners or len(cached) != before):
             try:
-                block_life.taken(result)
+                ENGINE.evicted += block_life.taken(result, before - len(cached))
             except Exception:  # noqa: BLE001
                 swallow()
         return result
@@ -324,6 +333,14 @@ HOOKS: tuple[Hook, ...] = (
         ("request",),
     ),
     Hook(
+        "kv.lookup_for_connector",
+        ("vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks_for_connector",),
+        timed(_looked_up_for_connector, while_open=ENGINE.requests),
+        ("request",),
+        versions=("0.32", ""),
+        required=False,  # hybrid models with NIXL or MoRIIO
+    ),
+    Hook(
         "kv.allocate",
         ("vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots",),
         make_allocate,
@@ -345,6 +362,13 @@ HOOKS: tuple[Hook, ...] = (
             *("num_cached_blocks", "num_full_blocks", "kv_cache_group_id"),
         ),
         required=False,  # whose blocks are evicted
+    ),
+    Hook(
+        "kv.evict_blocks",
+        ("vllm.v1.core.block_pool:BlockPool.evict_blocks",),
+        entered(block_life.dropped, always=True),
+        ("self", "block_ids"),
+        required=False,
     ),
     Hook(
         "kv.reset_cache",

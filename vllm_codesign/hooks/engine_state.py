@@ -31,6 +31,28 @@ class Owner:
         self.freed_at = 0
 
 
+class Shared:
+    """Whom a block belongs to that was found while others still had it: it lies idle only since
+    the last of them was freed."""
+
+    __slots__ = ("holders", "key")
+
+    def __init__(self, finder: Owner, before: Owner | Shared) -> None:
+        self.key = finder.key
+        earlier = before.holders if isinstance(before, Shared) else (before,)
+        # Who is freed already was so before the finder will be.
+        self.holders: tuple[Owner, ...] = (
+            *(owner for owner in earlier if not owner.freed_at),
+            finder,
+        )
+
+    @property
+    def freed_at(self) -> int:
+        """When the last was; 0 while one runs."""
+        times = [owner.freed_at for owner in self.holders]
+        return max(times) if all(times) else 0
+
+
 class Scheduled:
     """One engine request, from the waiting queue to its last token."""
 
@@ -54,7 +76,7 @@ class Scheduled:
         "deferred",
         "external",
         "found",
-        "found_freed_at",
+        "found_idle",
         "has_first",
         "hit",
         "key",
@@ -87,10 +109,11 @@ class Scheduled:
         self.kv: Transfers | None = None
         """What KV connectors do for it."""
         self.owner = Owner(key)
-        # Tokens that had been cached and are to be computed again, seen when so many were found;
-        # blocks found in the cache, and when the last of those that had them was freed.
-        self.again, self.again_from = 0, -1
-        self.found = self.found_freed_at = 0
+        # Tokens that had been cached and are to be computed again, seen when so many were found
+        # since the cache was emptied so many times; blocks found in the cache that nobody held,
+        # and for how long nobody had, in the mean.
+        self.again, self.again_from = 0, (-1, 0)
+        self.found = self.found_idle = 0
 
     def emit_admission(self, t0: int, t1: int) -> None:
         """The schedule() call [t0, t1] admitted it: its lookup and its blocks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm_codesign.hooks import block_life
 from vllm_codesign.hooks.engine_state import ENGINE, Scheduled
 from vllm_codesign.hooks.kv_metadata import stores_of
 from vllm_codesign.hooks.kv_state import IN_FLIGHT, Lookup, Planned, Stored, Transfers
@@ -117,7 +118,7 @@ def note_freed(transfers: Transfers) -> None:
 def note_schedule(t1: int, result: Any, scheduler: Any) -> None:
     """`schedule()` returns: which step starts the loads and stores that it planned."""
     step = getattr(result, ATTRIBUTE, 0)
-    block_size = ENGINE.block_size
+    block_size = ENGINE.block_size  # 0: of several kinds, and a load does not say of which
     for load in IN_FLIGHT.planned:
         if load.request_id:
             IN_FLIGHT.loading[load.request_id] = load.transfers.key
@@ -158,6 +159,8 @@ def note_output(t0: int, runner_output: Any) -> None:
             (Kind.KV_SENT, told.finished_sending, IN_FLIGHT.sending),
         ):
             for request_id in ids or ():
+                if kind is Kind.KV_SENT:
+                    block_life.sent(request_id, t0)
                 key = open_.pop(request_id, 0)
                 if key:
                     active.emit(kind, key, t0, before)

@@ -219,7 +219,7 @@ PARTS: Mapping[Kind, tuple[Part, ...]] = {
     Kind.KV_SENT: _p(("learned", "t0", As.TIME), ("asked_before", "t1", As.TIME)),
     Kind.ENG_BLOCKS: _p(
         ("admitted", "t0", As.TIME),
-        ("others_freed", "t1", As.TIME),
+        ("idle_since", "t1", As.TIME),
         ("computed_again", "a>>32"),
         ("found", "a&32"),
         ("block_bytes", "b"),

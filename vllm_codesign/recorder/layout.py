@@ -162,9 +162,10 @@ class Kind(IntEnum):
     waited for the result; c requests not finished after it"""
 
     ENG_BLOCKS = 51
-    """key engine request: what the prefix cache did for it. t0 admitted; t1 when the last of those
-    whose blocks it found was freed (0: still running, or none found); a tokens computed again
-    though they had been cached << 32 | blocks found of others; b bytes of a block"""
+    """key engine request: what the prefix cache did for it. t0 admitted; t1 as long
+    before as the blocks it found had been held by nobody, in the mean (0: none had); a tokens
+    computed again though they had been cached << 32 | blocks found of others that nobody held;
+    b bytes of a block"""
     KV_EVICTED = 52
     """key engine request: an allocation for it took cached blocks. t0 when; t1 when their owner
     was freed (0: it still runs); a key of their owner; b blocks"""

@@ -98,14 +98,15 @@ KV_TOKENS_AGAIN = Attribute(
 KV_REUSED_BYTES = Attribute(
     "codesign.kv.reused.bytes",
     "int",
-    "Bytes, on one rank, of blocks that other requests had left in the prefix cache and this one "
-    "found.",
+    "Bytes, on one rank, of blocks that other requests had left in the prefix cache, that nobody "
+    "held and this one found.",
     "By",
 )
 KV_REUSED_IDLE = Attribute(
     "codesign.kv.reused.idle_ns",
     "int",
-    "Time since the last of those requests was freed: so long these bytes were held for nobody.",
+    "How long these bytes had been held for nobody, in the mean over their blocks: since the last "
+    "request that had a block was freed, or its blocks were sent.",
     "ns",
 )
 KV_REMOTE_REQUEST = Attribute(
