@@ -6,11 +6,16 @@ from collections.abc import Iterable
 
 from dashboards import vllm_metrics
 from dashboards.promql import groupings, selectors
-from vllm_codesign.semconv.metrics import METRICS, Metric, prometheus_label, prometheus_name
+from vllm_codesign.semconv.metrics import (
+    CONSTANT,
+    METRICS,
+    Metric,
+    prometheus_label,
+    prometheus_name,
+)
 
-# What Prometheus itself and the exporter put on every series.
 SCRAPED = frozenset(("job", "instance"))
-CONSTANT = frozenset(("service_name", "service_instance_id", "codesign_arm"))
+"""What Prometheus itself puts on every series."""
 _SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -18,7 +23,7 @@ def series() -> dict[str, frozenset[str]]:
     """Name of a series to its labels."""
     found: dict[str, frozenset[str]] = {"up": SCRAPED}
     for metric in METRICS:
-        labels = {prometheus_label(a) for a in metric.attributes} | CONSTANT | SCRAPED
+        labels = {prometheus_label(a) for a in (*metric.attributes, *CONSTANT)} | SCRAPED
         found |= _of(prometheus_name(metric), _is_histogram(metric), labels)
     for recorded in vllm_metrics.RECORDED.values():
         labels = set(recorded.labels) | SCRAPED

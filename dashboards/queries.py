@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dashboards import vllm_metrics
+from vllm_codesign.semconv import metrics
 from vllm_codesign.semconv.metrics import Metric, prometheus_label, prometheus_name
 from vllm_codesign.semconv.spans import REQUEST_MODEL
 from vllm_codesign.semconv.types import Attribute
@@ -16,8 +17,8 @@ RATE = "$__rate_interval"
 RANGE = "$__range"
 """The whole time shown: for single figures."""
 INSTANCE = "instance"
-ARM = "codesign_arm"
-"""A constant label of the exporter's series, where the server was told its arm."""
+ARM = prometheus_label(metrics.ARM)
+"""On the exporter's series where the server was told its arm."""
 VLLM_MODEL = "model_name"
 
 Where = Mapping[Attribute, str]
