@@ -74,7 +74,7 @@ class Run:
     def began_before(self, query: Asked) -> set[Labels]:
         """Series that were there at the window's start: of others a rate misses the beginning."""
         return {
-            labels(dict(series)) for series in self.server.value(query.filled("60s"), self.start_s)
+            labels(dict(series)) for series in self.server.value(query.filled("600s"), self.start_s)
         }
 
 

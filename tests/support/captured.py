@@ -38,9 +38,14 @@ class Captured:
         return [t for t in self.traces if self.start_s * 1e9 < t.root.end_ns <= self.end_s * 1e9]
 
     @cached_property
+    def requests(self) -> list[Span]:
+        """Their roots, without work that outlived a response, which has a trace of its own."""
+        return [trace.root for trace in self.ended if not trace.root.links]
+
+    @cached_property
     def completed(self) -> list[Span]:
         wanted = S.Outcome.COMPLETED.value
-        return [t.root for t in self.ended if t.root.attributes.get(S.OUTCOME.key) == wanted]
+        return [root for root in self.requests if root.attributes.get(S.OUTCOME.key) == wanted]
 
     @cached_property
     def planned(self) -> list[Step]:
@@ -79,8 +84,10 @@ class Captured:
         """Seconds to the first chunk of streams that had a token."""
         return [
             float(of[S.RESPONSE_TTFC.key])  # type: ignore[arg-type]
-            for of in (trace.root.attributes for trace in self.ended)
-            if of.get(S.STREAMING.key) and of.get(S.USAGE_OUTPUT_TOKENS.key)
+            for of in (root.attributes for root in self.requests)
+            if S.RESPONSE_TTFC.key in of
+            and of.get(S.STREAMING.key)
+            and of.get(S.USAGE_OUTPUT_TOKENS.key)
         ]
 
     def per_token(self) -> list[float]:

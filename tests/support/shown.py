@@ -35,10 +35,10 @@ def expected(run: Captured, model: str) -> dict[Key, Values]:
 
 
 def _requests(run: Captured) -> dict[Key, Values]:
-    ended = len(run.ended)
-    outcomes = [t.root.attributes[S.OUTCOME.key] for t in run.ended]
+    ended = len(run.requests)
+    outcomes = [root.attributes[S.OUTCOME.key] for root in run.requests]
     tokens = {
-        name: sum(integer(t.root, attribute) for t in run.ended) / run.window_s
+        name: sum(integer(root, attribute) for root in run.requests) / run.window_s
         for name, attribute in (("input", S.USAGE_INPUT_TOKENS), ("output", S.USAGE_OUTPUT_TOKENS))
     }
     worst = [root.attributes[S.BOTTLENECK.key] for root in run.completed]
@@ -59,7 +59,7 @@ def _requests(run: Captured) -> dict[Key, Values]:
 
 def _latencies(run: Captured) -> dict[Key, Values]:
     first = run.first_chunks()
-    whole = [t.root.duration_ns / 1e9 for t in run.ended]
+    whole = [root.duration_ns / 1e9 for root in run.requests if root.kind == "server"]
     found: dict[Key, Values] = {
         ("overview", "TTFT p95", "__auto"): _one(quantile(0.95, first, M.TTFT_BUCKETS)),
         ("overview", "Duration p95", "__auto"): _one(quantile(0.95, whole, M.REQUEST_BUCKETS)),
