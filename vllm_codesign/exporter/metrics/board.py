@@ -13,7 +13,7 @@ from vllm_codesign.semconv.metrics import METRICS, Metric
 Values = tuple[str | int | None, ...]
 """Of a metric's attributes, in their order; None leaves one out."""
 
-_SCALE = {"s": 1e-9, "By.s": 1e-9}
+_IN_NS = ("s", "By.s")
 
 
 class Board:
@@ -37,10 +37,10 @@ class Board:
 
     def read(self, metric: Metric) -> Iterator[tuple[dict[str, str | int], float]]:
         """Attributes and value of each series, in the metric's unit."""
-        scale = _SCALE.get(metric.unit, 1) if metric.instrument == "counter" else 1
+        in_ns = metric.instrument == "counter" and metric.unit in _IN_NS
         # A copy in one go, which no other thread can come between.
         for values, value in list(self._values[metric.name].items()):
-            yield attributes_of(metric, values), value * scale
+            yield attributes_of(metric, values), value / 1e9 if in_ns else value
 
 
 def attributes_of(metric: Metric, values: Values) -> dict[str, str | int]:

@@ -6,7 +6,7 @@ has not ended ends beyond all time, and a window cuts it. Built again only where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from vllm_codesign.accounting import Work
 from vllm_codesign.exporter.assemble import Assembler
@@ -48,7 +48,7 @@ class OpenWork:
         self,
         known: dict[tuple[str, int], tuple[int, Work]],
         key: tuple[str, int],
-        facts: Iterable[Facts],
+        facts: Sequence[Facts],
         build: Callable[[], list[RequestTrace]],
     ) -> Work:
         records = sum(_records(each) for each in facts)
@@ -57,6 +57,8 @@ class OpenWork:
             work = Work()
             for trace in build():
                 work.take(trace)
+            # Its span ends where it was last seen: true of what has got lost on its way only.
+            work.dispatch += [(each.one[Kind.REQ].t0, NEVER_NS) for each in facts if _on_way(each)]
             found = records, work
         self._known[key] = found
         return found[1]
@@ -76,3 +78,11 @@ class OpenWork:
 
 def _records(facts: Facts) -> int:
     return len(facts.one) + sum(map(len, facts.many.values()))
+
+
+def _on_way(facts: Facts) -> bool:
+    """Handed to the engine client, and not yet in the scheduler's queue."""
+    return Kind.REQ in facts.one and facts.one.keys().isdisjoint(_ARRIVED)
+
+
+_ARRIVED = frozenset((Kind.ENG_QUEUED, Kind.ENG_FINISHED, Kind.REQ_OUT, Kind.REQ_FAILED))

@@ -46,10 +46,9 @@ def read(environ: Mapping[str, str]) -> tuple[MetricSettings, list[str]]:
     reader = Reader(environ, "metrics")
     exporter = reader.sends(METRICS_EXPORTER, EXPORTERS)
     exemplar_filter = reader.choice(EXEMPLAR_FILTER, EXEMPLAR_FILTERS, "trace_based")
-    resource = reader.resource_attributes()
     if exporter in ("none", "prometheus"):
+        resource = reader.resource_attributes()
         return MetricSettings(None, exemplar_filter, resource), reader.problems
-    reader.problems.clear()  # of the resource: they are told again with the destination
     push = PushSettings(
         **reader.destination("console" if exporter == "console" else "otlp"),
         interval_ms=reader.positive_int(INTERVAL, 60_000),
@@ -57,6 +56,6 @@ def read(environ: Mapping[str, str]) -> tuple[MetricSettings, list[str]]:
         temporality=reader.otlp_choice("TEMPORALITY_PREFERENCE", TEMPORALITIES, "cumulative"),
     )
     return (
-        MetricSettings(None if reader.problems else push, exemplar_filter, resource),
+        MetricSettings(None if reader.problems else push, exemplar_filter, push.resource),
         reader.problems,
     )
