@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from dashboards.promql import selectors
 from tests.support.exposition import exposed
 from tests.support.panels import promql, variables
-from tests.support.prometheus import FOLDER, Prometheus, prometheus, wait_for_scrapes
+from tests.support.prometheus import Prometheus, prometheus, rules_in, wait_for_scrapes
 
 SCRAPES_S = 4.0
 
@@ -63,9 +62,8 @@ def test_every_rule_has_an_answer(server: Prometheus) -> None:
     """Recorded ones a value; alerts all that they ask for, whether they fire or not."""
     wanted = {}
     for name in ("rules.yml", "alerts.yml"):
-        for group in yaml.safe_load((FOLDER / name).read_text())["groups"]:
-            for rule in group["rules"]:
-                wanted[rule.get("record") or rule["alert"]] = rule["expr"]
+        for rule in rules_in(name):
+            wanted[rule.get("record") or rule["alert"]] = rule["expr"]
     went = {rule["name"]: rule for rule in server.rules()}
     now = time.time()
     for name, expression in wanted.items():

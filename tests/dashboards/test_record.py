@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from dashboards import vllm_metrics
+from dashboards.record_vllm_metrics import record
 
 ANSWER = """\
 # HELP python_info Python platform information
@@ -31,9 +30,6 @@ vllm:request_queue_time_seconds_sum{engine="0",model_name="tiny"} 0.001
 
 
 def test_names_types_and_labels_are_kept() -> None:
-    pytest.importorskip("prometheus_client")
-    from dashboards.record_vllm_metrics import record
-
     assert record(ANSWER) == [
         "vllm:num_requests_running\tgauge\tengine,model_name",
         "vllm:request_queue_time_seconds\thistogram\tengine,model_name",

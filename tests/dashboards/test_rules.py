@@ -6,28 +6,21 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from dashboards.known import problems, series
-from tests.support.prometheus import FOLDER
+from tests.support.prometheus import FOLDER, read_yaml, rules_in
 from tests.support.serving import REPOSITORY
 
 RUNBOOK = REPOSITORY / "docs" / "runbook.md"
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
 
 
-def _rules(name: str) -> list[dict[str, Any]]:
-    groups = yaml.safe_load((FOLDER / name).read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
 def _known() -> dict[str, frozenset[str]]:
     """With the recorded series; their labels are those that their rule keeps."""
     found = series()
-    for rule in _rules("rules.yml"):
+    for rule in rules_in("rules.yml"):
         kept = re.search(r"by \(([^)]*)\)", rule["expr"].replace("le, ", ""))
         assert kept, rule["record"]
         found[rule["record"]] = frozenset(kept[1].split(", "))
@@ -39,14 +32,14 @@ def test_rules_ask_only_for_what_exists() -> None:
     found = {
         rule.get("record") or rule["alert"]: problems(rule["expr"], known)
         for name in ("rules.yml", "alerts.yml")
-        for rule in _rules(name)
+        for rule in rules_in(name)
     }
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def test_labels_in_a_summary_are_those_of_its_alert() -> None:
     known = _known()
-    for alert in _rules("alerts.yml"):
+    for alert in rules_in("alerts.yml"):
         metric = re.search(r"[a-z_]+(?::[a-z_0-9]+)+|codesign_\w+|\bup\b", alert["expr"])
         assert metric, alert["expr"]
         for label in re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]):
@@ -56,9 +49,9 @@ def test_labels_in_a_summary_are_those_of_its_alert() -> None:
 def test_every_alert_has_its_section_in_the_runbook() -> None:
     """MkDocs makes an anchor of a heading: its letters, small."""
     headings = re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.M)
-    alerts = [alert["alert"] for alert in _rules("alerts.yml")]
+    alerts = [alert["alert"] for alert in rules_in("alerts.yml")]
     assert headings == alerts
-    for alert in _rules("alerts.yml"):
+    for alert in rules_in("alerts.yml"):
         assert alert["annotations"]["runbook_url"] == f"runbook/#{alert['alert'].lower()}"
         assert alert["labels"]["severity"] in ("warning", "critical")
 
@@ -85,16 +78,16 @@ def test_every_panel_that_the_runbook_names_exists() -> None:
 def test_every_alert_fires_in_a_test_and_stays_quiet_in_one() -> None:
     tested: dict[str, set[bool]] = {}
     for path in TESTS:
-        for test in yaml.safe_load(path.read_text())["tests"]:
+        for test in read_yaml(path)["tests"]:
             for each in test.get("alert_rule_test", ()):
                 tested.setdefault(each["alertname"], set()).add(bool(each["exp_alerts"]))
-    assert tested == {alert["alert"]: {True, False} for alert in _rules("alerts.yml")}
+    assert tested == {alert["alert"]: {True, False} for alert in rules_in("alerts.yml")}
 
 
 def test_every_recorded_value_is_in_a_test() -> None:
     texts = "".join(path.read_text() for path in TESTS)
     alerts = (FOLDER / "alerts.yml").read_text()
-    for rule in _rules("rules.yml"):
+    for rule in rules_in("rules.yml"):
         assert rule["record"] in texts or rule["record"] in alerts, rule["record"]
 
 
