@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,20 @@ import pytest
 from dashboards.checks import check
 from dashboards.generate import DASHBOARDS, FOLDER, faults, path, text
 from dashboards.panels import WHEN_BAD
+from dashboards.promql import selectors
+from tests.support.panels import promql
 from tests.support.serving import REPOSITORY
+from vllm_codesign.semconv.metrics import METRICS, prometheus_name
 
 
 def test_files_are_current_and_ask_only_for_what_exists() -> None:
     assert faults() == []
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    asked = {selector.metric for query in promql() for selector in selectors(query.expr)}
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
+    assert {m.name for m in METRICS if prometheus_name(m) not in shown} == set()
 
 
 def test_the_command_says_so() -> None:

@@ -119,14 +119,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         (folder / "prometheus").mkdir()
         with prometheus(folder / "prometheus", targets) as server:
             wait_for_scrapes(server)
-            _send(serving, _load(serving.model, 60, seed=3))
+            _send(serving, _load(serving.model, 40, seed=3))
             start_s, ahead_ns = time.time(), time.monotonic_ns() - time.time_ns()
-            _send(serving, _load(serving.model, 120, seed=4))
+            _send(serving, _load(serving.model, 80, seed=4))
             time.sleep(max(0.0, start_s + MIN_WINDOW_S - time.time()))
             end_s = time.time()
             time.sleep(2.0)
             traces = read_all(serving.capture).all
             steps = list(read_steps(serving.capture))
+            print(f"from {start_s} to {end_s}, {len(traces)} traces in {serving.capture.path}")
             captured = Captured(traces, steps, start_s, end_s, ahead_ns)
             yield Run(server, captured, serving.model, start_s, end_s)
 
