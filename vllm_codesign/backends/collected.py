@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vllm_codesign import semconv
 from vllm_codesign.model.trace import Span
+from vllm_codesign.semconv import Service
 from vllm_codesign.store.capture import Capture
 from vllm_codesign.store.writer import SegmentWriter
 
@@ -38,6 +39,8 @@ class Collected:
     capture: Capture
     roots: dict[int, int] = field(default_factory=dict)
     """Start of the first request of each trace that has one."""
+    services: set[str] = field(default_factory=set)
+    """`service.name` of the servers of these requests."""
     first_ns: int = 0
     last_ns: int = 0
     """Of the requests; 0 before there is one."""
@@ -77,6 +80,7 @@ class Collected:
         if span.kind == "server" or span.name == semconv.ENGINE_REQUEST.name:
             known = self.roots.get(span.trace_id, span.start_ns)
             self.roots[span.trace_id] = min(known, span.start_ns)
+            self.services.add(span.service.removesuffix(Service.ENGINE))
             self.first_ns = min(self.first_ns or span.start_ns, span.start_ns)
             self.last_ns = max(self.last_ns, span.end_ns)
         elif span.name == semconv.STEP.name:

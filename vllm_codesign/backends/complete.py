@@ -19,12 +19,20 @@ STEPS_BEFORE_NS = 5_000_000_000
 class Searchable(Protocol):
     """A back end that can be searched by service, span name and time."""
 
-    name: str
-    """With its address, for errors."""
-    most: int
-    """Traces in one answer to a search."""
-    least_ns: int
-    """The shortest slice of time that can be asked for."""
+    @property
+    def name(self) -> str:
+        """With its address, for errors."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Traces in one answer to a search."""
+        ...
+
+    @property
+    def least_ns(self) -> int:
+        """The shortest slice of time that can be asked for."""
+        ...
 
     def trace(self, trace_id: int, into: Collected) -> bool:
         """Take one trace; False where the back end does not have it."""
@@ -43,18 +51,15 @@ class Searchable(Protocol):
 
 def read(backend: Searchable, query: Query, into: Collected) -> None:
     """Take the requests that `query` asks for, the steps around them and LMCache's spans."""
-    service = query.service or semconv.DEFAULT_SERVICE_NAME
     if query.trace_id is not None:
         _one(backend, query.trace_id, into)
-        # The service as it is called there.
     else:
-        _window(backend, service, query, into)
-    if not into.roots:
-        return
+        _window(backend, query.service or semconv.DEFAULT_SERVICE_NAME, query, into)
     since, until = into.first_ns - STEPS_BEFORE_NS, into.last_ns
-    engine = service + Service.ENGINE
-    if not _search(backend, engine, semconv.STEP.name, since, until, into):
-        into.note(f"{backend.name} did not hand over every step: a search of it is limited")
+    for service in sorted(into.services):
+        engine = service + Service.ENGINE
+        if not _search(backend, engine, semconv.STEP.name, since, until, into):
+            into.note(f"{backend.name} did not hand over every step: a search of it is limited")
     for name in _lmcache_services(backend, query):
         _search(backend, name, "request", since, until, into)
 

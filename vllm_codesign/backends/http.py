@@ -110,9 +110,7 @@ class Endpoint:
             )
         if 300 <= error.code < 400:
             to = error.headers.get("Location", "nowhere")
-            raise CodesignError(
-                f"{self.url} redirects to {to}: name that, or log in with --header"
-            )
+            raise CodesignError(f"{self.url} redirects to {to}: name that, or log in with --header")
         if error.code == 404:
             return self._parsed(body, path)
         raise CodesignError(

@@ -84,7 +84,9 @@ class V3:
         if isinstance(result := answer.get("result"), dict):
             yield from otlp_json.spans_of(result, where)
         elif not _says_none(answer):
-            raise CodesignError(f"{where} answers neither with traces nor with 404: {answer!s:.200}")
+            raise CodesignError(
+                f"{where} answers neither with traces nor with 404: {answer!s:.200}"
+            )
 
 
 def _says_none(answer: dict[str, Any]) -> bool:

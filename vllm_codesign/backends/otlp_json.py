@@ -61,7 +61,9 @@ def _span(span: Mapping[str, Any], service: str) -> Span:
         attributes=_attributes(span.get("attributes")),
         events=tuple(
             SpanEvent(
-                event.get("name", ""), int(event["timeUnixNano"]), _attributes(event.get("attributes"))
+                event.get("name", ""),
+                int(event["timeUnixNano"]),
+                _attributes(event.get("attributes")),
             )
             for event in span.get("events") or ()
         ),

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import RequestTrace
+from vllm_codesign.semconv import Service
 
 DEFAULT_SINCE_NS = 3_600_000_000_000
 DEFAULT_LIMIT = 10_000
@@ -23,7 +24,7 @@ class Query:
     """Unix times in ns; None where nothing was asked for, which each back end fills in."""
 
     service: str | None = None
-    """`service.name` of the API server's spans; those of the others begin with it."""
+    """`service.name` of the API server's spans; the other processes add to it."""
     since_ns: int | None = None
     until_ns: int | None = None
     limit: int = DEFAULT_LIMIT
@@ -46,7 +47,7 @@ class Query:
         if self.trace_id is not None:
             return root.trace_id == self.trace_id
         return (
-            (self.service is None or root.service.startswith(self.service))
+            (self.service is None or root.service in (self.service, self.service + Service.ENGINE))
             and (self.since_ns is None or root.start_ns >= self.since_ns)
             and (self.until_ns is None or root.start_ns <= self.until_ns)
         )
