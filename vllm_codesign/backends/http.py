@@ -76,8 +76,8 @@ class Endpoint:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise CodesignError(
-                f"{self.what} at {self.url} broke off its answer: {_reason(error)}; "
-                "ask for less with --since, --until or --limit"
+                f"{self.url} broke off ({_reason(error)}): is this the port of {self.what}'s query "
+                "API and not of OTLP? If so, ask for less with --since, --until or --limit"
             ) from error
 
     def _silent(self) -> str:
