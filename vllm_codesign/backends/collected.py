@@ -63,9 +63,9 @@ class Collected:
         for span, scope in spans:
             traces.add(span.trace_id)
             # Searches overlap.
-            if span.span_id in self._seen:
+            if (known := span.trace_id << 64 | span.span_id) in self._seen:
                 continue
-            self._seen.add(span.span_id)
+            self._seen.add(known)
             if scope == semconv.SCOPE_NAME:
                 self._keep(span)
             elif is_lmcache(span):
