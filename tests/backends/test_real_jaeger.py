@@ -118,7 +118,8 @@ def test_one_trace_with_the_steps_that_served_it(run: Run) -> None:
 
 def test_a_limit_is_said(run: Run) -> None:
     done = analyze("--from", run.jaeger, "--limit", "5")
-    assert "--limit 5 was reached" in done.stdout
+    assert done.stdout.count("5 traces (") == 1
+    assert "the newest 5 requests alone: --limit was reached" in done.stdout
 
 
 @pytest.mark.parametrize(

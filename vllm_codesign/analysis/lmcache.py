@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
-from vllm_codesign.backends.collected import LMCACHE_REQUEST
+from vllm_codesign.backends.collected import LMCACHE_ID
 from vllm_codesign.model.trace import RequestTrace, Span
 
 _NS_PER_MS = 1e6
@@ -96,7 +96,7 @@ class Gathered:
 
 
 def _request(span: Span) -> str:
-    return str(span.attributes.get(LMCACHE_REQUEST, ""))
+    return str(span.attributes.get(LMCACHE_ID, ""))
 
 
 def _kind(name: str, spans: list[Span]) -> Kind:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vllm_codesign.backends import jaeger, otlp_file, tempo
@@ -68,7 +68,7 @@ def opened(text: str, query: Query) -> Iterator[Source]:
         yield Source(
             name=text,
             capture=into.capture,
-            query=query,
+            query=query if into.since_ns is None else replace(query, since_ns=into.since_ns),
             remote=True,
             notes=(*into.notes, *_strangers(into), *_NOT_THERE),
             lmcache=tuple(into.lmcache),

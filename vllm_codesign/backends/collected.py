@@ -20,9 +20,10 @@ from vllm_codesign.semconv import Service
 from vllm_codesign.store.capture import Capture
 from vllm_codesign.store.writer import SegmentWriter
 
-LMCACHE_REQUEST = "session_id"
+LMCACHE_ID = "session_id"
 """Attribute of LMCache's spans: vLLM's request id, our `codesign.request.id`."""
-_LMCACHE_NAMES = ("request", "mp.")
+LMCACHE_ROOT = "request"
+"""Their root; below it are spans whose names begin with `mp.`."""
 
 
 class Found(NamedTuple):
@@ -37,13 +38,12 @@ class Collected:
     """Spans of ours in `capture`, LMCache's beside them, of others their number."""
 
     capture: Capture
-    roots: dict[int, int] = field(default_factory=dict)
-    """Start of the first request of each trace that has one."""
+    roots: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Start and end of each trace's requests."""
     services: set[str] = field(default_factory=set)
     """`service.name` of the servers of these requests."""
-    first_ns: int = 0
-    last_ns: int = 0
-    """Of the requests; 0 before there is one."""
+    since_ns: int | None = None
+    """Requests that began before were not asked for: there were too many."""
     spans: int = 0
     of_steps: int = 0
     """Roots of steps among the spans."""
@@ -57,11 +57,9 @@ class Collected:
         self._writer = SegmentWriter(self.capture.traces)
         self._seen: set[int] = set()
 
-    def take(self, spans: Iterable[Found]) -> int:
-        """Keep what is ours; the number of traces among all these spans, known ones too."""
-        traces = set()
+    def take(self, spans: Iterable[Found]) -> None:
+        """Keep what is ours and new."""
         for span, scope in spans:
-            traces.add(span.trace_id)
             # Searches overlap.
             if (known := span.trace_id << 64 | span.span_id) in self._seen:
                 continue
@@ -72,19 +70,28 @@ class Collected:
                 self.lmcache.append(span)
             else:
                 self.foreign[span.service or "(no service.name)"] += 1
-        return len(traces)
 
     def _keep(self, span: Span) -> None:
         self._writer.add((span,), {})
         self.spans += 1
         if span.kind == "server" or span.name == semconv.ENGINE_REQUEST.name:
-            known = self.roots.get(span.trace_id, span.start_ns)
-            self.roots[span.trace_id] = min(known, span.start_ns)
+            start, end = self.roots.get(span.trace_id, (span.start_ns, span.end_ns))
+            self.roots[span.trace_id] = min(start, span.start_ns), max(end, span.end_ns)
             self.services.add(span.service.removesuffix(Service.ENGINE))
-            self.first_ns = min(self.first_ns or span.start_ns, span.start_ns)
-            self.last_ns = max(self.last_ns, span.end_ns)
         elif span.name == semconv.STEP.name:
             self.of_steps += 1
+
+    def keep_newest(self, limit: int) -> bool:
+        """Mean the newest `limit` requests alone; False where there are no more."""
+        if len(self.roots) <= limit:
+            return False
+        self.since_ns = sorted(start for start, _ in self.roots.values())[-limit]
+        return True
+
+    def window(self) -> tuple[int, int]:
+        """From the first to the end of the last request that is meant."""
+        meant = [at for at in self.roots.values() if at[0] >= (self.since_ns or 0)]
+        return min(start for start, _ in meant), max(end for _, end in meant)
 
     def note(self, line: str) -> None:
         """Say it once."""
@@ -98,8 +105,8 @@ class Collected:
 
 def is_lmcache(span: Span) -> bool:
     """Whether LMCache's server made this span for a request of vLLM."""
-    named = span.name == _LMCACHE_NAMES[0] or span.name.startswith(_LMCACHE_NAMES[1])
-    return named and bool(span.attributes.get(LMCACHE_REQUEST))
+    named = span.name == LMCACHE_ROOT or span.name.startswith("mp.")
+    return named and bool(span.attributes.get(LMCACHE_ID))
 
 
 def collected_in(folder: Path) -> Collected:

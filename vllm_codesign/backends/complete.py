@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vllm_codesign import semconv
 from vllm_codesign.backends import slices
-from vllm_codesign.backends.collected import Collected
+from vllm_codesign.backends.collected import LMCACHE_ROOT, Collected
 from vllm_codesign.backends.query import Query
+from vllm_codesign.backends.slices import Slice
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.semconv import Service
 
 STEPS_BEFORE_NS = 5_000_000_000
 """A step that holds up a request may have begun before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Traces with a span of this service, of this name if one is given, that begins then."""
+
+    service: str
+    span: str | None
+    since_ns: int
+    until_ns: int
 
 
 class Searchable(Protocol):
@@ -38,10 +50,8 @@ class Searchable(Protocol):
         """Take one trace; False where the back end does not have it."""
         ...
 
-    def find(
-        self, service: str, span: str | None, since_ns: int, until_ns: int, into: Collected
-    ) -> int:
-        """Take the traces with such a span; how many traces the search handed out."""
+    def find(self, asked: Wanted, most: int, into: Collected) -> Slice:
+        """The traces with such a span, `most` at most, to be taken."""
         ...
 
     def services(self) -> list[str]:
@@ -55,13 +65,14 @@ def read(backend: Searchable, query: Query, into: Collected) -> None:
         _one(backend, query.trace_id, into)
     else:
         _window(backend, query.service or semconv.DEFAULT_SERVICE_NAME, query, into)
-    since, until = into.first_ns - STEPS_BEFORE_NS, into.last_ns
+    since, until = into.window()
+    since -= STEPS_BEFORE_NS
     for service in sorted(into.services):
-        engine = service + Service.ENGINE
-        if not _search(backend, engine, semconv.STEP.name, since, until, into):
+        steps = Wanted(service + Service.ENGINE, semconv.STEP.name, since, until)
+        if not _search(backend, steps, into):
             into.note(f"{backend.name} did not hand over every step: a search of it is limited")
     for name in _lmcache_services(backend, query):
-        _search(backend, name, "request", since, until, into)
+        _search(backend, Wanted(name, LMCACHE_ROOT, since, until), into)
 
 
 def _one(backend: Searchable, trace_id: int, into: Collected) -> None:
@@ -89,37 +100,40 @@ def _one(backend: Searchable, trace_id: int, into: Collected) -> None:
 
 def _window(backend: Searchable, service: str, query: Query, into: Collected) -> None:
     since, until = query.window()
-    engine = service + Service.ENGINE
-
-    def enough() -> bool:
-        return len(into.roots) >= query.limit
-
-    whole = _search(backend, service, None, since, until, into, enough)
     # Of the engine alone: work that outlived its response, and requests without HTTP.
-    whole &= _search(backend, engine, semconv.ENGINE_REQUEST.name, since, until, into, enough)
-    if not whole:
-        into.note(
-            f"older requests are left out: --limit {query.limit:,} was reached"
-            if enough()
-            else f"{backend.name} did not hand over every request: a search of it is limited"
-        )
+    for wanted in (
+        Wanted(service, None, since, until),
+        Wanted(service + Service.ENGINE, semconv.ENGINE_REQUEST.name, since, until),
+    ):
+        already = len(into.roots)
+
+        def enough(already: int = already) -> bool:
+            return len(into.roots) - already > query.limit
+
+        # One more than is wanted shows that there are more.
+        most = min(backend.most, query.limit + 1)
+        if not _search(backend, wanted, into, most, enough) and not enough():
+            into.note(f"{backend.name} did not hand over every request: a search of it is limited")
+    if into.keep_newest(query.limit):
+        into.note(f"the newest {query.limit:,} requests alone: --limit was reached")
     if not into.roots:
         raise CodesignError(_nothing(backend, service, query, into))
 
 
 def _search(
     backend: Searchable,
-    service: str,
-    span: str | None,
-    since_ns: int,
-    until_ns: int,
+    wanted: Wanted,
     into: Collected,
+    most: int | None = None,
     enough: Callable[[], bool] = lambda: False,
 ) -> bool:
-    def find(start: int, end: int) -> int:
-        return backend.find(service, span, start, end, into)
+    most = backend.most if most is None else most
 
-    return slices.search(since_ns, until_ns, find, backend.most, backend.least_ns, enough)
+    def find(start: int, end: int) -> Slice:
+        return backend.find(replace(wanted, since_ns=start, until_ns=end), most, into)
+
+    span = wanted.since_ns, wanted.until_ns
+    return slices.search(*span, find, most, backend.least_ns, enough)
 
 
 def _nothing(backend: Searchable, service: str, query: Query, into: Collected) -> str:

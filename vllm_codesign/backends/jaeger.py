@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from vllm_codesign.backends import complete, jaeger_legacy, otlp_json
 from vllm_codesign.backends.collected import Collected, Found
+from vllm_codesign.backends.complete import Wanted
 from vllm_codesign.backends.http import Endpoint, NotThisApi
 from vllm_codesign.backends.query import Query
+from vllm_codesign.backends.slices import Slice
 from vllm_codesign.model.errors import CodesignError
 
 MOST = 500
@@ -23,7 +24,7 @@ def read(url: str, query: Query, into: Collected) -> None:
     """Take what `query` asks for from the Jaeger at `url`."""
     endpoint = Endpoint("Jaeger", url, query.headers)
     try:
-        backend: complete.Searchable = V3(endpoint, _services(endpoint))
+        backend: complete.Searchable = V3(endpoint, _services(endpoint), MOST)
     except NotThisApi as missing:
         try:
             backend = jaeger_legacy.Legacy(endpoint, jaeger_legacy.services(endpoint))
@@ -50,7 +51,7 @@ class V3:
 
     endpoint: Endpoint
     known: list[str]
-    most: int = MOST
+    most: int
     least_ns: int = _LEAST_NS
 
     @property
@@ -62,31 +63,31 @@ class V3:
 
     def trace(self, trace_id: int, into: Collected) -> bool:
         path = f"/api/v3/traces/{trace_id:032x}"
-        return into.take(self._spans(self.endpoint.get(path, {"raw_traces": "true"}), path)) > 0
+        spans = self._spans(self.endpoint.get(path, {"raw_traces": "true"}), path)
+        into.take(spans)
+        return bool(spans)
 
-    def find(
-        self, service: str, span: str | None, since_ns: int, until_ns: int, into: Collected
-    ) -> int:
+    def find(self, asked: Wanted, most: int, into: Collected) -> Slice:
         path = "/api/v3/traces"
-        asked: dict[str, str | int] = {
-            "query.service_name": service,
-            "query.start_time_min": rfc3339(since_ns),
-            "query.start_time_max": rfc3339(until_ns),
-            "query.num_traces": self.most,
+        parameters: dict[str, str | int] = {
+            "query.service_name": asked.service,
+            "query.start_time_min": rfc3339(asked.since_ns),
+            "query.start_time_max": rfc3339(asked.until_ns),
+            "query.num_traces": most,
             "query.raw_traces": "true",
         }
-        if span is not None:
-            asked["query.operation_name"] = span
-        return into.take(self._spans(self.endpoint.get(path, asked), path))
+        if asked.span is not None:
+            parameters["query.operation_name"] = asked.span
+        spans = self._spans(self.endpoint.get(path, parameters), path)
+        return Slice(len({found.span.trace_id for found in spans}), lambda: into.take(spans))
 
-    def _spans(self, answer: dict[str, Any], path: str) -> Iterator[Found]:
+    def _spans(self, answer: dict[str, Any], path: str) -> list[Found]:
         where = f"{self.endpoint.url}{path}"
         if isinstance(result := answer.get("result"), dict):
-            yield from otlp_json.spans_of(result, where)
-        elif not _says_none(answer):
-            raise CodesignError(
-                f"{where} answers neither with traces nor with 404: {answer!s:.200}"
-            )
+            return list(otlp_json.spans_of(result, where))
+        if _says_none(answer):
+            return []
+        raise CodesignError(f"{where} answers neither with traces nor with 404: {answer!s:.200}")
 
 
 def _says_none(answer: dict[str, Any]) -> bool:

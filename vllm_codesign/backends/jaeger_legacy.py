@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vllm_codesign.backends.collected import Collected, Found
+from vllm_codesign.backends.complete import Wanted
 from vllm_codesign.backends.http import Endpoint, NotThisApi
+from vllm_codesign.backends.slices import Slice
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import AttributeValue, Span, SpanEvent, SpanLink
 
@@ -43,29 +45,30 @@ class Legacy:
         return self.known
 
     def trace(self, trace_id: int, into: Collected) -> bool:
-        return into.take(self._spans(f"/api/traces/{trace_id:032x}", {"raw": "true"})) > 0
+        spans = self._spans(f"/api/traces/{trace_id:032x}", {"raw": "true"})
+        into.take(spans)
+        return bool(spans)
 
-    def find(
-        self, service: str, span: str | None, since_ns: int, until_ns: int, into: Collected
-    ) -> int:
-        asked: dict[str, str | int] = {
-            "service": service,
-            "start": since_ns // _NS_PER_US,
-            "end": -(-until_ns // _NS_PER_US),
-            "limit": self.most,
+    def find(self, asked: Wanted, most: int, into: Collected) -> Slice:
+        parameters: dict[str, str | int] = {
+            "service": asked.service,
+            "start": asked.since_ns // _NS_PER_US,
+            "end": -(-asked.until_ns // _NS_PER_US),
+            "limit": most,
             "raw": "true",
         }
-        if span is not None:
-            asked["operation"] = span
-        return into.take(self._spans("/api/traces", asked))
+        if asked.span is not None:
+            parameters["operation"] = asked.span
+        spans = self._spans("/api/traces", parameters)
+        return Slice(len({found.span.trace_id for found in spans}), lambda: into.take(spans))
 
-    def _spans(self, path: str, asked: Mapping[str, str | int]) -> Iterator[Found]:
+    def _spans(self, path: str, asked: Mapping[str, str | int]) -> list[Found]:
         answer = self.endpoint.get(path, asked)
         where = f"{self.endpoint.url}{path}"
         errors = [e for e in answer.get("errors") or () if e.get("code") != 404]
         if errors:
             raise CodesignError(f"{where} answers with an error: {errors[0].get('msg')}")
-        yield from spans_of(answer, where)
+        return list(spans_of(answer, where))
 
 
 def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one search found; nothing of it is kept before `take()`."""
+
+    traces: int
+    take: Callable[[], None]
 
 
 def search(
     since_ns: int,
     until_ns: int,
-    find: Callable[[int, int], int],
+    find: Callable[[int, int], Slice],
     most: int,
     least_ns: int,
     enough: Callable[[], bool],
 ) -> bool:
-    """Call `find(since, until)`, which takes what it finds and returns how much that was.
+    """Take what `find(since, until)` finds, the newest slices first, until it is `enough()`.
 
-    A slice that returns `most` may hold more, so it is asked again in halves, the newer one
-    first, down to `least_ns`. Stops when `enough()`. False where something is or may be missing:
-    a smallest slice was still full, or it was enough before the oldest slice.
+    A slice with `most` traces may be any of more, so it is asked again in halves, down to
+    `least_ns`. False where something is or may be missing: a smallest slice was still full, or
+    it was enough before the oldest slice.
     """
     todo = [(since_ns, until_ns)]
     whole = True
@@ -25,11 +34,11 @@ def search(
         if enough():
             return False
         start, end = todo.pop()
-        if find(start, end) < most:
+        found = find(start, end)
+        if found.traces >= most and end - start > least_ns:
+            middle = (start + end) // 2
+            todo += [(start, middle), (middle, end)]
             continue
-        if end - start <= least_ns:
-            whole = False
-            continue
-        middle = (start + end) // 2
-        todo += [(start, middle), (middle, end)]
+        whole &= found.traces < most
+        found.take()
     return whole
