@@ -17,6 +17,7 @@ from tests.backends.fake import FakeJaeger, FakeTempo
 from tests.backends.otlp import document
 from tests.backends.recorded import REJECTED, UNICODE, WHOLE, recorded
 from tests.support import traces
+from vllm_codesign import semconv as S
 from vllm_codesign.analysis.overview import overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.sources import Source, opened
@@ -243,6 +244,37 @@ def test_what_tempo_cut_is_said(requests: list[RequestTrace]) -> None:
                 note.startswith(f"Tempo at {fake.url} cut trace {requests[0].trace_id:032x}: Trace")
                 for note in there.notes
             )
+
+
+@both
+def test_where_steps_were_sampled_away_the_exporters_own_figures_count(
+    scheme: str, requests: list[RequestTrace], steps: list[RequestTrace]
+) -> None:
+    one = requests[0]
+    wall = one.root.duration_ns
+    written = {
+        "codesign.part.device.decode_ns": wall - 30,
+        "codesign.part.device.gap.schedule_ns": 20,
+        "codesign.part.ipc_ns": 10,
+        S.HOST_HIDDEN.key: 7,
+        S.RESPONSE_TTFC.key: 0.05,
+    }
+    kept = replace(one, root=replace(one.root, attributes={**one.root.attributes, **written}))
+    with (
+        FAKES[scheme]([kept, *steps[1:2]]) as fake,
+        opened(f"{scheme}:{fake.url}", ALL) as there,
+    ):
+        view = overview(None, source=there)
+    accounts = view.tables.scenarios[0].accounts
+    assert accounts is not None
+    assert {part: round(stat.mean * 1e6) for part, stat in accounts.parts.items()} == {
+        "device.decode": wall - 30,
+        "device.gap.schedule": 20,
+        "ipc": 10,
+    }
+    assert (round(accounts.exposed.mean * 1e6), round(accounts.hidden.mean * 1e6)) == (30, 7)
+    assert (accounts.ttft, accounts.ttft_parts, accounts.fleet) == (None, {}, None)
+    assert any("accounted for as they were when they ended" in note for note in view.notes)
 
 
 def replay(path: str, _: dict[str, str]) -> tuple[int, bytes]:

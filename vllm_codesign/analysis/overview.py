@@ -104,7 +104,7 @@ def overview(
     caches = Gathered()
     lmcache = GatheredLMCache(source.lmcache)
     meant = filter(source.query.means, read_traces(target, reading))
-    tables = build(lmcache.watch(caches.watch(meant)), bench, engines)
+    tables = build(lmcache.watch(caches.watch(meant)), bench, engines, source.remote)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
         raise CodesignError(_empty(source))
     if scenario is not None:
@@ -118,7 +118,7 @@ def overview(
         run=run,
         bench=bench,
         lossy=(*problem, *_losses(run, tables, reading)),
-        notes=(*source.notes, *_notes(run, tables, reading)),
+        notes=(*source.notes, *_notes(run, tables, reading, source)),
         tables=tables,
         finding=finding(tables),
         steps=_steps_of(target, tables) if with_steps else {},
@@ -250,7 +250,9 @@ def _losses(run: RunInfo | None, tables: Tables, reading: Reading) -> list[str]:
     return lines
 
 
-def _notes(run: RunInfo | None, tables: Tables, reading: Reading) -> tuple[str, ...]:
+def _notes(
+    run: RunInfo | None, tables: Tables, reading: Reading, source: Source
+) -> tuple[str, ...]:
     lines = []
     if run is not None and not run.complete:
         lines.append("the server is still running, or its exporter was killed: more may be missing")
@@ -260,7 +262,12 @@ def _notes(run: RunInfo | None, tables: Tables, reading: Reading) -> tuple[str, 
         lines.append(f"{reading.rootless_spans:,} spans belong to requests that are not here")
     if tables.outlived:
         lines.append(f"{tables.outlived:,} traces of work that outlived its response are left out")
-    if tables.differing:
+    if tables.differing and source.remote:
+        lines.append(
+            f"{tables.differing:,} requests are accounted for as they were when they ended: their "
+            "steps are not all here, so nothing is said of the device over time"
+        )
+    elif tables.differing:
         lines.append(
             f"{tables.differing:,} requests are accounted for otherwise than when they ended: "
             "steps that the exporter had are not in this capture"
