@@ -186,7 +186,7 @@ def test_whoever_is_called_listens_there() -> None:
         for path in files
         for host, port in re.findall(rf"\b({'|'.join(listening)}):(\d{{4,5}})\b", path.read_text())
     }
-    assert len(called) == 12
+    assert len(called) == 10
     assert [c for c in called if c[2] not in listening[c[1]]] == []
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import environment_variables as api
+from opentelemetry.sdk import environment_variables as sdk
 
 from tests.deploy.files import DEPLOY, KUBERNETES, documents, yaml_files
+from vllm_codesign import settings
 
 SECRET = re.compile(r"(?i)password|token|secret")
 
@@ -67,3 +71,33 @@ def test_the_images_of_the_plugin_carry_its_version() -> None:
     assert re.findall(r"image: vllm-codesign-\w+:(\S+)", text) == version * 3
     tags = [p.read_text() for p in sorted(KUBERNETES.glob("overlays/*/kustomization.yaml"))]
     assert [re.findall(r"newTag: (\S+)", tag) for tag in tags] == [version] * 3
+
+
+def _names(prefix: str) -> set[str]:
+    text = "\n".join(p.read_text() for p in yaml_files())
+    own_line = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return set(re.findall(rf"(?:^ *|name: |\{{)({prefix}\w+)", own_line, re.M))
+
+
+def test_variables_of_the_plugin_are_those_of_settings() -> None:
+    known = {value for name, value in vars(settings).items() if name.startswith("ENV_")}
+    asked = _names("CODESIGN_")
+    assert asked == {settings.ENV_STORE, settings.ENV_METRICS_PORT}
+    assert asked <= known
+
+
+def test_variables_of_opentelemetry_are_its_own() -> None:
+    known = {v for module in (api, sdk) for v in vars(module).values() if isinstance(v, str)}
+    asked = _names("OTEL_")
+    assert {sdk.OTEL_SERVICE_NAME, sdk.OTEL_RESOURCE_ATTRIBUTES} <= asked
+    assert asked <= known
+
+
+def test_variables_of_vllm_are_those_that_it_reads() -> None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("vLLM is not here")
+    known = (Path(found.submodule_search_locations[0]) / "envs.py").read_text()
+    asked = _names("VLLM_") - {"VLLM_TAG", "VLLM_IMAGE"}
+    assert asked == {"VLLM_PLUGINS", "VLLM_NO_USAGE_STATS", "VLLM_CPU_KVCACHE_SPACE"}
+    assert [name for name in asked if f'"{name}"' not in known] == []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
 
 from tests.deploy.files import (
     COLLECTOR,
+    DEPLOY,
     KUBERNETES,
     PROFILES,
     TOOLS,
@@ -20,6 +20,7 @@ from tests.deploy.files import (
     kustomize,
     manifests,
     tool,
+    yaml,
 )
 
 OLDEST, NEWEST = "1.30", "1.37"
@@ -74,6 +75,7 @@ def test_with_clickhouse_it_is_valid_and_the_agent_has_both_files(tmp_path: Path
 
 
 def test_pod_monitors_fit_the_operators_definition(tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
     definition = yaml.safe_load(Path(tool("podmonitors.yaml", TOOLS, "test-deploy")).read_text())
     (version,) = definition["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
@@ -109,3 +111,21 @@ def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
             )
             jobs[job] = names[endpoint["port"]]
     assert jobs == {"codesign": 9464, "vllm": 8000, "codesign-spans": 8889}
+
+
+def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    (text,) = re.findall(r"kustomization\.yaml <<EOF\n(.*?)    EOF\n", readme, re.S)
+    text = re.sub("^    ", "", text, flags=re.M)
+    here = os.path.relpath(DEPLOY, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("../deploy", here))
+    objects = manifests(tmp_path)
+    found = {
+        o["kind"]: o["spec"]["template"]["spec"] for o in objects if "template" in o.get("spec", {})
+    }
+    assert [c["image"] for c in found["Deployment"]["containers"]] == [
+        "REGISTRY/vllm-codesign-cuda:0.1.0"
+    ]
+    (gateway,) = found["StatefulSet"]["containers"]
+    assert {"name": "TRACES_ENDPOINT", "value": "MY-TEMPO:4317"} in gateway["env"]
+    assert [o["kind"] for o in objects].count("PodMonitor") == 2

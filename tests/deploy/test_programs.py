@@ -9,9 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.deploy.files import BACKENDS, COLLECTOR, COMPOSE, DEPLOY, KUBERNETES, load, tool
+from tests.deploy.files import BACKENDS, COLLECTOR, COMPOSE, DEPLOY, KUBERNETES, load, tool, yaml
 
 
 def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
