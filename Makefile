@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit test-full test-vllm test-gpu test-deploy test-otel lint demo docs lock bench-overhead clean
+.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-deploy test-otel lint demo docs lock bench-overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,27 +17,31 @@ setup: ## build the environment (VERSION=0.19.0: vLLM 0.19.0; TORCH_INDEX=URL; P
 	@requirements/setup.sh $(VERSION)
 
 test: setup ## unit tests and the tests on one real server (20 min at most)
-	$(BIN)/python -m pytest -m "not full and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not full and not gpu and not backends" $(PYTEST_ARGS)
 
 test-unit: setup ## the fast tests only
-	$(BIN)/python -m pytest -m "not vllm and not full and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not vllm and not full and not gpu and not backends" $(PYTEST_ARGS)
 
 test-full: setup ## topologies, faults and mixes, each on its own server (hours)
-	$(BIN)/python -m pytest -m full $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "full and not backends" $(PYTEST_ARGS)
 
 test-vllm: setup ## the tests on a real server of another version: VERSION=0.19.0
-	$(BIN)/python -m pytest -m "vllm and not full and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "vllm and not full and not gpu and not backends" $(PYTEST_ARGS)
 
 test-gpu: setup ## device time on a real GPU (CUDA or ROCm build of torch; no vLLM needed)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
+test-backends: setup ## a real run through Jaeger, deploy's Collector files on a Collector (Go; 10 min at most)
+	@tests/backends/build.sh .cache/backends
+	$(BIN)/python -m pytest -m backends $(PYTEST_ARGS)
+
 test-deploy: setup ## deploy/: compose, kustomize and schemas (Go; 5 min at most)
-	PYTHON=$(abspath $(BIN)/python) tests/deploy/build.sh .cache/deploy
+	@PYTHON=$(abspath $(BIN)/python) tests/deploy/build.sh .cache/deploy
 	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
 test-otel: ## unit tests with OpenTelemetry 1.40 and without vLLM
 	@requirements/setup.sh --otel-1.40
-	.venv-otel-1.40/bin/python -m pytest -m "not vllm and not full and not gpu" $(PYTEST_ARGS)
+	.venv-otel-1.40/bin/python -m pytest -m "not vllm and not full and not gpu and not backends" $(PYTEST_ARGS)
 
 lint: setup ## ruff, import-linter, mypy
 	$(BIN)/ruff check .

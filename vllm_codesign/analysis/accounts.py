@@ -71,6 +71,9 @@ class Gathered:
     stepwise: bool = True
     differing: int = 0
     """Requests whose parts are not those that the exporter wrote."""
+    steps_sampled: bool = False
+    """Steps may have been sampled away since the exporter had them all: where they are not here,
+    what it wrote counts, and nothing that is in the steps alone is said."""
     work: Work = field(default_factory=Work)
 
     def take(self, trace: RequestTrace, engines: Mapping[int, Timeline]) -> None:
@@ -79,8 +82,12 @@ class Gathered:
         if S.MONOTONIC.key not in trace.root.attributes:
             return
         found = account(trace, engines)
+        written = recorded(trace)
+        differs = written is not None and written != found.parts
         self.n += 1
-        self.differing += recorded(trace) not in (None, found.parts)
+        self.differing += differs
+        if differs and self.steps_sampled:
+            found = Accounting(written or {}, _hidden_ns(trace))
         _add(self.parts, found)
         self.exposed.append(exposed_ns(found) / _NS_PER_MS)
         self.hidden.append(found.hidden_ns / _NS_PER_MS)
@@ -94,7 +101,7 @@ class Gathered:
                     self.queued_ns[reason.value] += ns
         self.stepwise &= trace.root.attributes.get(S.LEVEL.key) == "step"
         first = trace.root.attributes.get(S.RESPONSE_TTFC.key)
-        if isinstance(first, float | int):
+        if isinstance(first, float | int) and not (differs and self.steps_sampled):
             until = round(first * 1e9)
             before = account(trace, engines, until)
             _add(self.ttft_parts, before)
@@ -120,8 +127,12 @@ class Gathered:
             bottlenecks=dict(sorted(self.bottlenecks.items(), key=lambda item: -item[1])),
             queued={r: ns / self.n / _NS_PER_MS for r, ns in self.queued_ns.most_common() if ns},
             stepwise=self.stepwise,
-            fleet=fleet(self.work, engines, strip=strip) if engines and self.stepwise else None,
+            fleet=fleet(self.work, engines, strip=strip) if self._knows_steps(engines) else None,
         )
+
+    def _knows_steps(self, engines: Mapping[int, Timeline]) -> bool:
+        missing = self.steps_sampled and self.differing
+        return bool(engines) and self.stepwise and not missing
 
 
 def _add(parts: dict[str, array[float]], found: Accounting) -> None:
@@ -142,6 +153,11 @@ def _summaries(parts: Mapping[str, array[float]], n: int) -> dict[str, Stat]:
 def device_ns(accounting: Accounting) -> int:
     """Time in which the device worked for the request."""
     return sum(accounting.parts.get(part.value, 0) for part in DEVICE_PARTS)
+
+
+def _hidden_ns(trace: RequestTrace) -> int:
+    hidden = trace.root.attributes.get(S.HOST_HIDDEN.key, 0)
+    return hidden if isinstance(hidden, int) else 0
 
 
 def recorded(trace: RequestTrace) -> dict[str, int] | None:

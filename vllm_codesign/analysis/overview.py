@@ -14,7 +14,11 @@ from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
+from vllm_codesign.analysis.lmcache import Gathered as GatheredLMCache
+from vllm_codesign.analysis.lmcache import LMCache
+from vllm_codesign.analysis.sources import Source
 from vllm_codesign.analysis.tables import Tables, build
+from vllm_codesign.backends.query import Query
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.step import Step
@@ -37,6 +41,8 @@ class Overview:
     """Everything a report says about one capture."""
 
     capture: Capture
+    origin: str
+    """What to call it: the capture's folder, or the back end that was asked."""
     results: Path | None
     run: RunInfo | None
     bench: BenchRun | None
@@ -53,6 +59,8 @@ class Overview:
     """The same."""
     kv_waits: tuple[Waits, ...]
     """The same."""
+    lmcache: LMCache | None
+    """The same; None where there is no span of LMCache's."""
 
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
@@ -67,8 +75,12 @@ def overview(
     scenario: str | None = None,
     with_steps: bool = False,
     split: Callable[[BenchRun], BenchRun] | None = None,
+    source: Source | None = None,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
+
+    `source`, which stands in place of `capture`, may be a back end, and may mean some of its
+    requests alone.
 
     `with_steps` reads the steps of the slowest requests as well. `split` makes the scenarios
     of the client's results anew, as `batches.by_batch` does.
@@ -77,7 +89,10 @@ def overview(
     """
     found_results = results or (_beside(capture) if capture else None)
     bench = load_results(found_results) if found_results else None
-    target = _target(capture, bench)
+    if source is None:
+        found = _target(capture, bench)
+        source = Source(str(found.path), found)
+    target = source.capture
     if split is not None:
         if bench is None:
             raise CodesignError(
@@ -88,29 +103,37 @@ def overview(
     waits = GatheredWaits()
     engines = timelines(waits.watch(read_steps(target, reading)))
     caches = Gathered()
-    tables = build(caches.watch(read_traces(target, reading)), bench, engines)
+    lmcache = GatheredLMCache(source.lmcache)
+    meant = filter(source.query.means, read_traces(target, reading))
+    tables = build(lmcache.watch(caches.watch(meant)), bench, engines, source.remote)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
-        raise CodesignError(
-            f"no request in {target.path} yet: segments close after 10 s; send requests or wait"
-        )
+        raise CodesignError(_empty(source))
     if scenario is not None:
         tables = _only(tables, scenario)
-    run, problem = _run_of(target)
+    run, problem = _run_of(source)
     sampled = host(target, reading)  # before the losses: it may find segments it cannot read
     return Overview(
         capture=target,
+        origin=source.name,
         results=found_results,
         run=run,
         bench=bench,
         lossy=(*problem, *_losses(run, tables, reading)),
-        notes=_notes(run, tables, reading),
+        notes=(*source.notes, *_notes(run, tables, reading, source)),
         tables=tables,
         finding=finding(tables),
         steps=_steps_of(target, tables) if with_steps else {},
         host=sampled,
         kv=caches.summary(),
         kv_waits=waits.summary(engines),
+        lmcache=lmcache.summary(),
     )
+
+
+def _empty(source: Source) -> str:
+    if source.query != Query():
+        return f"no request in {source.name} is what was asked for: ask for more"
+    return f"no request in {source.name} yet: segments close after 10 s; send requests or wait"
 
 
 def _steps_of(capture: Capture, tables: Tables) -> dict[int, tuple[Step, ...]]:
@@ -198,9 +221,11 @@ def _only(tables: Tables, name: str) -> Tables:
     return replace(tables, scenarios=chosen)
 
 
-def _run_of(capture: Capture) -> tuple[RunInfo | None, tuple[str, ...]]:
+def _run_of(source: Source) -> tuple[RunInfo | None, tuple[str, ...]]:
+    if source.remote:
+        return None, ()
     try:
-        return capture.load(), ()
+        return source.capture.load(), ()
     except CodesignError as error:
         return None, (f"losses are not known: {error}",)
 
@@ -226,7 +251,9 @@ def _losses(run: RunInfo | None, tables: Tables, reading: Reading) -> list[str]:
     return lines
 
 
-def _notes(run: RunInfo | None, tables: Tables, reading: Reading) -> tuple[str, ...]:
+def _notes(
+    run: RunInfo | None, tables: Tables, reading: Reading, source: Source
+) -> tuple[str, ...]:
     lines = []
     if run is not None and not run.complete:
         lines.append("the server is still running, or its exporter was killed: more may be missing")
@@ -236,7 +263,12 @@ def _notes(run: RunInfo | None, tables: Tables, reading: Reading) -> tuple[str, 
         lines.append(f"{reading.rootless_spans:,} spans belong to requests that are not here")
     if tables.outlived:
         lines.append(f"{tables.outlived:,} traces of work that outlived its response are left out")
-    if tables.differing:
+    if tables.differing and source.remote:
+        lines.append(
+            f"{tables.differing:,} requests are accounted for as they were when they ended: their "
+            "steps are not all here, so nothing is said of the device over time"
+        )
+    elif tables.differing:
         lines.append(
             f"{tables.differing:,} requests are accounted for otherwise than when they ended: "
             "steps that the exporter had are not in this capture"

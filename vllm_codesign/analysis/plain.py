@@ -17,7 +17,7 @@ def plain(view: Overview) -> dict[str, Any]:
     """JSON-able; times in ms, shares in percent, an absent figure is null."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "capture": str(view.capture.path),
+        "capture": view.origin,
         "results": str(view.results) if view.results else None,
         "view": tables.VIEW,
         "percentiles": stats.METHOD,
@@ -29,6 +29,7 @@ def plain(view: Overview) -> dict[str, Any]:
             **asdict(view.kv),
             "calls": {"view": THROUGHPUT, "of": [asdict(each) for each in view.kv_waits]},
         },
+        "lmcache": asdict(view.lmcache) if view.lmcache else None,
         "host": asdict(view.host) if view.host else None,
         "run": view.run.model_dump() if view.run else None,
     }

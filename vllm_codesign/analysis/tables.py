@@ -121,17 +121,23 @@ def build(
     traces: Iterable[RequestTrace],
     bench: BenchRun | None,
     engines: Mapping[int, Timeline] | None = None,
+    steps_sampled: bool = False,
 ) -> Tables:
     """The tables of `traces` and, where a client's results are given, of `bench`.
 
-    `engines`: the step timelines by process id of their EngineCore.
+    `engines`: the step timelines by process id of their EngineCore. `steps_sampled`: some of
+    them may have been left out since the exporter accounted for the requests.
     """
     engines = engines or {}
+
+    def new() -> _Gathered:
+        return _Gathered(accounts=GatheredAccounts(steps_sampled=steps_sampled))
+
     gathered: dict[str, _Gathered] = {}
     rows: dict[int, RequestResult] = {}
     if bench is not None:
         for row in bench.requests:
-            gathered.setdefault(row.scenario, _Gathered()).take_row(row)
+            gathered.setdefault(row.scenario, new()).take_row(row)
             rows[int(row.trace_id, 16)] = row
     waiting = set(rows)
     lossy = outlived = 0
@@ -141,7 +147,7 @@ def build(
             outlived += 1
             continue
         known = rows.get(trace.trace_id)
-        scenario = gathered.setdefault(known.scenario if known else NO_CLIENT, _Gathered())
+        scenario = gathered.setdefault(known.scenario if known else NO_CLIENT, new())
         if trace.trace_id in waiting:
             waiting.discard(trace.trace_id)
             scenario.traced += 1

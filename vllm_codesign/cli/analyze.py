@@ -24,6 +24,8 @@ from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.cli.host_table import host_table
 from vllm_codesign.cli.kv_table import kv_table
+from vllm_codesign.cli.lmcache_table import lmcache_table
+from vllm_codesign.cli.source_options import Asked, source_options
 from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
 from vllm_codesign.store.capture import Capture
 
@@ -56,6 +58,7 @@ _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum":
     metavar="FILE",
     help="With --export: what torch.profiler wrote during this run; once for each rank.",
 )
+@source_options
 def command(
     capture: Path | None,
     results: Path | None,
@@ -64,12 +67,14 @@ def command(
     as_json: bool,
     export_to: tuple[str, Path] | None,
     profiles: tuple[Path, ...],
+    asked: Asked,
 ) -> None:
     """Print where the time of the requests in CAPTURE went.
 
     CAPTURE is the folder of a capture, a store (its newest capture is taken) or a demo
     folder; without it the newest capture of the configured store is taken. Beside the
-    server's truth stand the client's figures, where results.json is there to join.
+    server's truth stand the client's figures, where results.json is there to join. With --from
+    the traces are read back from where OTLP took them.
 
     \b
     codesign analyze
@@ -77,15 +82,20 @@ def command(
     codesign analyze out/demo --batches
     codesign analyze --json | jq .finding
     codesign analyze out/demo --export perfetto demo.pftrace
+    codesign analyze --from jaeger:http://127.0.0.1:16686 --since 10m
+    codesign analyze --from tempo:http://127.0.0.1:3200 --trace 4bf92f3577b34da6a3ce929d0e0e4736
     """
     progress = Console(stderr=True)
-    if export_to is not None:
-        export(find(capture, results), export_to[1], profiles, as_json, progress)
-        return
-    if profiles:
+    if profiles and export_to is None:
         raise click.UsageError("--torch-profile goes with --export perfetto FILE")
-    with progress.status("reading the capture"):
-        view = overview(capture, results, scenario, split=by_batch if batches else None)
+    with asked.opened(capture, progress) as source:
+        if export_to is not None:
+            chosen = source.capture if source is not None else find(capture, results)
+            export(chosen, export_to[1], profiles, as_json, progress)
+            return
+        with progress.status("reading the capture"):
+            split = by_batch if batches else None
+            view = overview(capture, results, scenario, split=split, source=source)
     if as_json:
         click.echo(json.dumps(plain(view), ensure_ascii=False, indent=2))
     else:
@@ -119,7 +129,7 @@ def render(view: Overview, console: Console) -> None:
     """Print everything, what makes the figures doubtful first."""
     for line in view.lossy:
         _line(console, f"LOSSY CAPTURE: {line}", "bold red")
-    _line(console, f"capture {view.capture.path}{_versions(view)}")
+    _line(console, f"capture {view.origin}{_versions(view)}")
     if view.results is not None:
         _line(console, f"client  {view.results}")
     for line in view.notes:
@@ -135,6 +145,7 @@ def render(view: Overview, console: Console) -> None:
         _line(console, counts(scenario))
         _scenario(scenario, console)
     console.print(kv_table(view.kv, view.kv_waits))
+    console.print(lmcache_table(view.lmcache))
     console.print(host_table(view.host))
     console.print()
     _line(console, view.finding, "bold")
