@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-deploy test-otel lint demo docs lock bench-overhead clean
+.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-deploy test-otel lint demo docs dashboards lock bench-overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ demo: setup ## serve the tiny model, load it, print where the time went (6 min a
 
 docs: setup ## regenerate generated pages
 	$(BIN)/python docs/generate_spans.py
+
+dashboards: setup ## regenerate the Grafana dashboards, and check them
+	$(BIN)/python dashboards/generate.py
+	$(BIN)/python dashboards/generate.py --check
 
 lock: ## pin what requirements/*.in ask for
 	@requirements/setup.sh --lock

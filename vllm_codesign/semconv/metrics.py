@@ -87,6 +87,17 @@ TRANSFER = Attribute("codesign.kv.transfer", "string", "`load` or `store`.")
 RECORD_KIND = Attribute("codesign.record.kind", "string", "Kind of record.")
 LOSS = Attribute("codesign.loss", "string", "What was lost, as a counter of `run.json` is called.")
 
+SERVICE_NAME = Attribute("service.name", "string", "`OTEL_SERVICE_NAME`, or `vllm`.")
+SERVICE_INSTANCE = Attribute("service.instance.id", "string", "The server's run.")
+ARM = Attribute(
+    "codesign.arm",
+    "string",
+    "Which configuration is served, from `OTEL_RESOURCE_ATTRIBUTES`; `codesign bench --arm` sets "
+    "it. Empty where nobody did.",
+)
+CONSTANT = (SERVICE_NAME, SERVICE_INSTANCE, ARM)
+"""Attributes of the resource that are labels of every series on `/metrics`."""
+
 _MODEL = (OPERATION_NAME, PROVIDER_NAME, REQUEST_MODEL)
 
 REQUEST_DURATION = Metric(
@@ -362,7 +373,7 @@ _PROMETHEUS_UNITS = {
 
 
 def prometheus_name(metric: Metric) -> str:
-    """Its name on `/metrics`, by OpenTelemetry's rules for Prometheus, `_total` of counters included.
+    """Its name on `/metrics` by OpenTelemetry's rules for Prometheus, with `_total` on counters.
 
     A histogram's series add `_bucket`, `_sum` and `_count`.
     """

@@ -1,0 +1,1 @@
+"""Grafana's dashboards, written from `vllm_codesign.semconv` by `generate.py`."""
