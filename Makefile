@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-otel lint demo docs dashboards lock bench-overhead clean
+.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-otel lint demo docs dashboards lock bench-overhead test-deploy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test-gpu: setup ## device time on a real GPU (CUDA or ROCm build of torch; no vL
 test-backends: setup ## a real run through Jaeger, deploy's Collector files on a Collector (Go; 10 min at most)
 	@tests/backends/build.sh .cache/backends
 	$(BIN)/python -m pytest -m backends $(PYTEST_ARGS)
+
+test-deploy: setup ## deploy/: compose, kustomize and schemas (Go; 5 min at most)
+	@PYTHON=$(abspath $(BIN)/python) tests/deploy/build.sh .cache/deploy
+	$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
 
 test-otel: ## unit tests with OpenTelemetry 1.40 and without vLLM
 	@requirements/setup.sh --otel-1.40

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROCM = ROOT / "deploy" / "rocm"
 REQUIREMENTS = ROOT / "requirements"
 

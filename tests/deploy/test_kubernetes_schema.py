@@ -1,0 +1,131 @@
+"""Every object against Kubernetes' own schemas, strictly: an unknown field is an error."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.files import (
+    COLLECTOR,
+    DEPLOY,
+    KUBERNETES,
+    PROFILES,
+    TOOLS,
+    Json,
+    documents,
+    kustomize,
+    manifests,
+    tool,
+    yaml,
+)
+
+OLDEST, NEWEST = "1.30", "1.37"
+
+
+def _validated(text: str, version: str, folder: Path) -> tuple[int, str]:
+    path = folder / "objects.yaml"
+    path.write_text(text)
+    command = [tool("venv/bin/kubernetes-validate", TOOLS, "test-deploy"), "--strict"]
+    done = subprocess.run([*command, "-k", version, path], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("overlay", PROFILES)
+def test_an_overlay_is_valid(overlay: str, version: str, tmp_path: Path) -> None:
+    text = kustomize(KUBERNETES / "overlays" / overlay)
+    code, said = _validated(text, version, tmp_path)
+    assert code == 0, said
+    assert said.count(" passed for resource ") == len(documents(text)) == 17
+
+
+def test_a_field_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    text = kustomize(KUBERNETES / "overlays" / "cpu").replace("hostPort:", "hostport:")
+    code, said = _validated(text, NEWEST, tmp_path)
+    assert code == 1
+    assert "hostport" in said
+
+
+def _with(component: str, folder: Path) -> list[Json]:
+    """The overlay for CUDA with a component, as a user adds it."""
+    roots = {"resources": "overlays/cuda", "components": f"components/{component}"}
+    lists = {k: [os.path.relpath(KUBERNETES / v, folder)] for k, v in roots.items()}
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(head | lists))
+    return manifests(folder)
+
+
+def test_with_clickhouse_it_is_valid_and_the_agent_has_both_files(tmp_path: Path) -> None:
+    objects = _with("clickhouse", tmp_path)
+    code, said = _validated(yaml.safe_dump_all(objects), NEWEST, tmp_path)
+    assert code == 0, said
+    (agent,) = (o for o in objects if o["kind"] == "DaemonSet")
+    (container,) = agent["spec"]["template"]["spec"]["containers"]
+    assert [a.rpartition("/")[2] for a in container["args"]] == ["agent.yaml", "clickhouse.yaml"]
+    (volume,) = agent["spec"]["template"]["spec"]["volumes"]
+    (data,) = (o["data"] for o in objects if o["metadata"]["name"] == volume["configMap"]["name"])
+    assert data["clickhouse.yaml"] == (COLLECTOR / "clickhouse.yaml").read_text()
+    secrets = {v["name"]: v["valueFrom"] for v in container["env"] if "valueFrom" in v}
+    assert {v["secretKeyRef"]["name"] for v in secrets.values()} == {"clickhouse"}
+    assert set(secrets) == {"CLICKHOUSE_ENDPOINT", "CLICKHOUSE_USER", "CLICKHOUSE_PASSWORD"}
+
+
+def test_pod_monitors_fit_the_operators_definition(tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    definition = yaml.safe_load(Path(tool("podmonitors.yaml", TOOLS, "test-deploy")).read_text())
+    (version,) = definition["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    _forbid_unknown(schema["properties"]["spec"])
+    monitors = [o for o in _with("pod-monitor", tmp_path) if o["kind"] == "PodMonitor"]
+    assert len(monitors) == 2
+    for monitor in monitors:
+        assert monitor["apiVersion"] == f"monitoring.coreos.com/{version['name']}"
+        jsonschema.validate(monitor, schema)
+
+
+def _forbid_unknown(schema: Json) -> None:
+    """The API server drops what a definition does not know; here it is an error."""
+    if "properties" in schema:
+        schema.setdefault("additionalProperties", False)
+    for inner in [*schema.get("properties", {}).values(), schema.get("items", {})]:
+        _forbid_unknown(inner)
+
+
+def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
+    objects = _with("pod-monitor", tmp_path)
+    pods = [o["spec"]["template"] for o in objects if "template" in o.get("spec", {})]
+    jobs = {}
+    for monitor in (o for o in objects if o["kind"] == "PodMonitor"):
+        assert monitor["metadata"]["namespace"] == "vllm-codesign"
+        labels = monitor["spec"]["selector"]["matchLabels"].items()
+        (pod,) = (p for p in pods if labels <= p["metadata"]["labels"].items())
+        (container,) = pod["spec"]["containers"]
+        names = {p["name"]: p["containerPort"] for p in container["ports"]}
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            (job,) = (
+                r["replacement"] for r in endpoint["relabelings"] if r["targetLabel"] == "job"
+            )
+            jobs[job] = names[endpoint["port"]]
+    assert jobs == {"codesign": 9464, "vllm": 8000, "codesign-spans": 8889}
+
+
+def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    (text,) = re.findall(r"kustomization\.yaml <<EOF\n(.*?)    EOF\n", readme, re.S)
+    text = re.sub("^    ", "", text, flags=re.M)
+    here = os.path.relpath(DEPLOY, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(text.replace("../deploy", here))
+    objects = manifests(tmp_path)
+    found = {
+        o["kind"]: o["spec"]["template"]["spec"] for o in objects if "template" in o.get("spec", {})
+    }
+    assert [c["image"] for c in found["Deployment"]["containers"]] == [
+        "REGISTRY/vllm-codesign-cuda:0.1.0"
+    ]
+    (gateway,) = found["StatefulSet"]["containers"]
+    assert {"name": "TRACES_ENDPOINT", "value": "MY-TEMPO:4317"} in gateway["env"]
+    assert [o["kind"] for o in objects].count("PodMonitor") == 2
