@@ -15,6 +15,7 @@ from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
 from vllm_codesign.analysis.tables import Tables, build
+from vllm_codesign.analysis.verdict import Verdict, verdicts
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.step import Step
@@ -44,6 +45,8 @@ class Overview:
     notes: tuple[str, ...]
     tables: Tables
     finding: str
+    verdicts: tuple[Verdict, ...]
+    """One for each view, latency first."""
     steps: dict[int, tuple[Step, ...]]
     """The steps that served the slowest requests, by the span id of the request's root."""
     host: Host | None
@@ -52,6 +55,11 @@ class Overview:
     """The same."""
     kv_waits: tuple[Waits, ...]
     """The same."""
+
+    @property
+    def clients(self) -> dict[str, int]:
+        """How many there were at a time, by scenario, where a client's results say so."""
+        return {s.name: s.concurrency for s in self.bench.scenarios} if self.bench else {}
 
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
@@ -96,15 +104,17 @@ def overview(
         tables = _only(tables, scenario)
     run, problem = _run_of(target)
     sampled = host(target, reading)  # before the losses: it may find segments it cannot read
+    lossy = (*problem, *_losses(run, tables, reading))
     return Overview(
         capture=target,
         results=found_results,
         run=run,
         bench=bench,
-        lossy=(*problem, *_losses(run, tables, reading)),
+        lossy=lossy,
         notes=_notes(run, tables, reading),
         tables=tables,
         finding=finding(tables),
+        verdicts=verdicts(tables, bench, run, lossy),
         steps=_steps_of(target, tables) if with_steps else {},
         host=sampled,
         kv=caches.summary(),

@@ -18,12 +18,13 @@ from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import client, server, stats, tables
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
 from vllm_codesign.analysis.batches import by_batch
+from vllm_codesign.analysis.cure_sheet import cure_sheet
 from vllm_codesign.analysis.finding import bounds, number
 from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.cli.host_table import host_table
-from vllm_codesign.cli.kv_table import kv_table
+from vllm_codesign.cli.kv_table import kv_table, sheet_table
 from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
 from vllm_codesign.store.capture import Capture
 
@@ -134,9 +135,14 @@ def render(view: Overview, console: Console) -> None:
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
         _scenario(scenario, console)
+        sheet = cure_sheet(scenario, view.clients.get(scenario.name), view.run)
+        if sheet is not None:
+            console.print(sheet_table(sheet))
     console.print(kv_table(view.kv, view.kv_waits))
     console.print(host_table(view.host))
     console.print()
+    for verdict in view.verdicts:
+        _line(console, verdict.sentence, "bold")
     _line(console, view.finding, "bold")
 
 
