@@ -18,7 +18,6 @@ from vllm_codesign.analysis.tables import Tables, build
 from vllm_codesign.analysis.verdict import Verdict, verdicts
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.model.step import Step
 from vllm_codesign.store.capture import RUN_STORES, Capture, RunInfo, latest, resolve
 from vllm_codesign.store.reader import Reading, read_steps, read_traces
 
@@ -47,8 +46,6 @@ class Overview:
     finding: str
     verdicts: tuple[Verdict, ...]
     """One for each view, latency first."""
-    steps: dict[int, tuple[Step, ...]]
-    """The steps that served the slowest requests, by the span id of the request's root."""
     host: Host | None
     """Of the whole capture, whatever the scenario."""
     kv: KV
@@ -72,13 +69,11 @@ def overview(
     capture: Path | None,
     results: Path | None = None,
     scenario: str | None = None,
-    with_steps: bool = False,
     split: Callable[[BenchRun], BenchRun] | None = None,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
 
-    `with_steps` reads the steps of the slowest requests as well. `split` makes the scenarios
-    of the client's results anew, as `batches.by_batch` does.
+    `split` makes the scenarios of the client's results anew, as `batches.by_batch` does.
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
@@ -115,23 +110,10 @@ def overview(
         tables=tables,
         finding=finding(tables),
         verdicts=verdicts(tables, bench, run, lossy),
-        steps=_steps_of(target, tables) if with_steps else {},
         host=sampled,
         kv=caches.summary(),
         kv_waits=waits.summary(engines),
     )
-
-
-def _steps_of(capture: Capture, tables: Tables) -> dict[int, tuple[Step, ...]]:
-    wanted = {t.root.span_id for scenario in tables.scenarios for t in scenario.slowest}
-    found: dict[int, list[Step]] = {}
-    for step in read_steps(capture, of=wanted):
-        for span_id in {member.span_id for member in step.members or ()} & wanted:
-            found.setdefault(span_id, []).append(step)
-    return {
-        span_id: tuple(sorted(steps, key=lambda step: step.schedule))
-        for span_id, steps in found.items()
-    }
 
 
 def _target(capture: Path | None, bench: BenchRun | None) -> Capture:

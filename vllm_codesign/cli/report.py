@@ -53,8 +53,8 @@ def command(
         if arms is not None:
             page, said = _compared(*arms, scenario)
         else:
-            view = overview(capture, results, scenario, with_steps=True)
-            page, said = render(view), view.finding
+            view = overview(capture, results, scenario)
+            page, said = render(view, scenario), view.verdicts[0].sentence
     _write(out, page)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))
