@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_sample_has_the_slowest_the_failed_and_an_even_rest(tmp_path: Path) ->
     assert [e.outcome for e in found.entries[5:7]] == ["aborted", "aborted"]
     places = sorted((e.start_ns - traces.EPOCH_NS) // traces.MS for e in found.entries[7:])
     assert len(places) == 15
-    gaps = [b - a for a, b in zip(places, places[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(places)]
     assert max(gaps) <= 9, "93 others, 15 of them: six apart, and a few between are taken already"
     assert len(index.sample(100, 5, 2).entries) == 100
 

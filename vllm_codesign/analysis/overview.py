@@ -61,8 +61,13 @@ class Overview:
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
     """The capture that `overview` would read."""
-    found_results = results or (_beside(capture) if capture else None)
+    found_results = results or results_of(capture)
     return _target(capture, load_results(found_results) if found_results else None)
+
+
+def results_of(capture: Path | None) -> Path | None:
+    """The client's results that lie beside `capture`, if any."""
+    return _beside(capture) if capture else None
 
 
 def overview(
@@ -77,7 +82,7 @@ def overview(
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
-    found_results = results or (_beside(capture) if capture else None)
+    found_results = results or results_of(capture)
     bench = load_results(found_results) if found_results else None
     target = _target(capture, bench)
     if split is not None:

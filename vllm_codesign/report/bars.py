@@ -16,8 +16,8 @@ from vllm_codesign.analysis.tables import Scenario
 from vllm_codesign.report import colours
 from vllm_codesign.semconv import Part
 
-_NARROW = 4.0
-"""Percent of the axis under which a segment has no room for its name."""
+_LETTER = 0.75
+"""Percent of the axis that a letter of a name takes; one that does not fit is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Segment:
 
     @property
     def roomy(self) -> bool:
-        return self.width >= _NARROW
+        return self.width >= _LETTER * (len(self.name) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +161,28 @@ def phases(scenarios: tuple[Scenario, ...]) -> Chart | None:
 
 
 def parts(named: Iterable[tuple[str, Scenario]]) -> Chart | None:
-    """Mean wall time of a request by part, a row for each scenario that is accounted for."""
+    """What the mean request waited for: each bar a whole, a row for each scenario that is
+    accounted for. Scenarios differ by orders of magnitude, what they wait for does not."""
     shown = [(name, s.accounts) for name, s in named if s.accounts is not None]
     found = {part for _, accounts in shown for part in accounts.parts}
     present = [part.value for part in Part if part.value in found]
-    stacks = [
-        Stack(
+    rows = tuple(
+        Bar(
             name,
-            tuple((part, _mean(accounts.parts.get(part)), colours.PARTS[part]) for part in present),
-            accounts.total.mean,
+            tuple(
+                Segment(part, mean, _said(mean, whole), 100 * mean / whole, colours.PARTS[part])
+                for part in present
+                if (mean := _mean(accounts.parts.get(part)))
+            ),
+            ms(whole),
         )
         for name, accounts in shown
-    ]
-    legend = {"": [(part, colours.PARTS[part]) for part in present]}
-    return chart("Mean time of a request by part", stacks, legend)
+        if (whole := accounts.total.mean)
+    )
+    if not rows:
+        return None
+    legend = (("", tuple((part, colours.PARTS[part]) for part in present)),)
+    return Chart("Mean time of a request by part", "%", rows, ticks(100.0), legend)
 
 
 def _mean(stat: Stat | None) -> float:

@@ -50,8 +50,9 @@ class Documents:
         """`steps`: in order; None where nobody looked for them."""
         root = trace.root
         begin = root.attributes.get(semconv.MONOTONIC.key)
-        known = steps is not None and isinstance(begin, int)
-        shown = list(steps or ())[:MAX_STEPS] if known else []
+        drawn = None
+        if steps is not None and isinstance(begin, int):
+            drawn = [_step(step, begin) for step in steps[:MAX_STEPS]]
         return [
             f"{root.trace_id:032x}",
             f"{root.span_id:016x}",
@@ -63,7 +64,7 @@ class Documents:
             root.duration_ns,
             [self._span(span, trace) for span in trace.spans],
             len(steps or ()),
-            [_step(step, int(begin)) for step in shown] if known else None,  # type: ignore[call-overload]
+            drawn,
         ]
 
     def _span(self, span: Span, trace: RequestTrace) -> list[Any]:

@@ -55,10 +55,12 @@ def embedded(view: Overview, scenario: str | None = None) -> Embedded:
     documents = Documents()
     made = [
         documents.document(
-            traces[e.span_id], e.scenario, steps.get(e.span_id, []) if e.span_id in stepped else None
+            traces[entry.span_id],
+            entry.scenario,
+            steps.get(entry.span_id, []) if entry.span_id in stepped else None,
         )
-        for e in chosen
-        if e.span_id in traces
+        for entry in chosen
+        if entry.span_id in traces
     ]
     made = _within(made, MAX_BYTES)
     data = {

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 def environment() -> Environment:
     """Everything from a capture is escaped; a name that nobody gave is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("vllm_codesign.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["ticked"] = ticked
+    return made
+
+
+def ticked(text: str) -> Markup:
+    """What stands between backticks as code, all of it escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def utc(unix_ns: int) -> str:
@@ -30,4 +38,4 @@ def compact(data: Any) -> Markup:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - escaped above
+    return Markup(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vllm_codesign import __version__
-from vllm_codesign.analysis import client, finding, server, stats, tables
+from vllm_codesign.analysis import client, finding, server, stats, tables, verdict
 from vllm_codesign.analysis.cure_sheet import cure_sheet
 from vllm_codesign.analysis.fleet_sheet import fleet_sheet
 from vllm_codesign.analysis.kv_sheets import kv_sheets
@@ -38,10 +38,11 @@ def render(view: Overview, scenario: str | None = None) -> str:
 def figures(view: Overview) -> dict[str, Any]:
     """What `figures.html.j2` shows: all but the requests themselves."""
     scenarios = view.tables.scenarios
+    subject = verdict.subject(view.tables, view.clients)
     return {
         "view": view,
         "run": view.run,
-        "scenarios": [_scenario(view, s) for s in scenarios],
+        "scenarios": [{**_scenario(view, s), "subject": s is subject} for s in scenarios],
         "phases": bars.phases(scenarios),
         "parts": bars.parts((s.name, s) for s in scenarios),
         "kv": kv_sheets(view.kv, view.kv_waits),

@@ -202,9 +202,7 @@ class Index:
             f"OFFSET {offset:d}",
             parameters,
         ).fetchall()
-        return Found(
-            tuple(map(_entry, rows)), self._count(f"SELECT count(*) {chosen}", parameters)
-        )
+        return Found(tuple(map(_entry, rows)), self._count(f"SELECT count(*) {chosen}", parameters))
 
     def sample(
         self, most: int, slowest: int, ended_otherwise: int, scenario: str | None = None
@@ -254,9 +252,7 @@ class Index:
         """The engine's steps that served a request, in order."""
         root = trace.root
         window = (root.start_ns, root.end_ns)
-        found = steps_in(
-            list(self.files), self.capture.path, self.reading, {root.span_id}, window
-        )
+        found = steps_in(list(self.files), self.capture.path, self.reading, {root.span_id}, window)
         return sorted(found, key=lambda step: step.schedule)
 
 

@@ -185,7 +185,7 @@
       bar.append(piece);
       const box = make("i", {});
       box.style.background = data.parts[part] || "#9aa0a6";
-      key.append(make("span", {}, box, part + " " + ms(ns) + " (" + number(100 * ns / duration) + " %)"), " ");
+      key.append(make("span", {}, box, part + " " + ms(ns) + " (" + (100 * ns / duration).toFixed(1) + " %)"), " ");
     }
     return [bar, key];
   }
@@ -206,7 +206,8 @@
       const bar = make("div", {
         class: "bar" + (span[5] & 1 ? " spread" : ""), "data-start-ns": span[3], "data-length-ns": span[4],
       });
-      bar.style.left = (100 * span[3] / whole) + "%";
+      // What ends with the axis is seen as well.
+      bar.style.left = "min(" + (100 * span[3] / whole) + "%, 100% - 2px)";
       bar.style.width = (100 * span[4] / whole) + "%";
       bar.style.background = index === 0 ? "var(--root)" : found.colours[span[1]];
       const line = make("tr", { class: "span" }, make("th", { scope: "row" }, button),
@@ -285,7 +286,8 @@
     const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= raw);
     const digits = Math.max(0, -Math.floor(Math.log10(step)));
     const found = [];
-    for (let n = 0; n * step <= length * (1 + 1e-9); n++) found.push({ value: n * step, label: (n * step).toFixed(digits) });
+    for (let n = 0; n * step <= length * (1 + 1e-9); n++) found.push({ value: n * step, label: (n * step).toLocaleString("en-US",
+      { minimumFractionDigits: digits, maximumFractionDigits: digits }) });
     found[found.length - 1].label += " ms";
     return found;
   }
@@ -313,7 +315,10 @@
     setInterval(async () => {
       let now;
       try { now = await source.state(); } catch (error) { return; }  // the server has ended
-      if (known !== null && now.segments !== known) await refresh();
+      if (known !== null && now.segments !== known) {
+        await refresh();
+        document.dispatchEvent(new CustomEvent("codesign-grown", { detail: now }));
+      }
       known = now.segments;
     }, 3000);
   }
