@@ -75,7 +75,7 @@ def _listed(scenarios: dict[str, Scenario]) -> str:
 def sheet(pair: Pair) -> Sheet:
     """Mean ms by part in both, and the difference: `here` less `there`."""
     here, there = _accounts(pair.here), _accounts(pair.there)
-    rows = [
+    rows: list[tuple[str, Stat | None, Stat | None]] = [
         (part.value, here.parts.get(part.value), there.parts.get(part.value))
         for part in Part
         if part.value in here.parts or part.value in there.parts

@@ -62,8 +62,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(where[:2], family=family)
     except OSError as error:
+        # A name that is not known has an error number of its own, and no text by it.
+        gai = isinstance(error, socket.gaierror)
+        cause = error.strerror if gai else os.strerror(error.errno or 0)
         raise CodesignError(
-            f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}; name another with --host or --port"
+            f"cannot listen on {host} port {port}: {cause}; name another with --host or --port"
         ) from error
 
 
