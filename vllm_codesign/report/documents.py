@@ -87,7 +87,7 @@ class Documents:
     def _attributes(self, items: Any) -> list[Any]:
         return [each for key, value in items for each in (self._place(key), self._value(value))]
 
-    def _value(self, value: AttributeValue) -> str | int | float:
+    def _value(self, value: AttributeValue) -> str | int:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, int) and abs(value) < 2**53:  # as JavaScript can tell them apart

@@ -306,6 +306,7 @@
     if (wanted) $("text").value = wanted[1];
     const entries = await refresh();
     if (entries && entries.length) await show(entries[0], false);
+    performance.mark("codesign-drawn");
     document.documentElement.dataset.ready = "yes";
   })();
 
