@@ -45,22 +45,24 @@ def test_the_pages_cells_are_the_terminals(tmp_path: Path) -> None:
 def test_shares_sum_to_the_whole() -> None:
     drawn = chart(compared(Shares(3, 40.0, 30.0, 15.0, 10.0, 5.0), None))
     assert drawn is not None
-    assert {bar["name"]: list(bar["x"]) for bar in drawn["data"]} == {
-        "exposed host": [40.0],
-        "device": [30.0],
-        "queue.capacity": [15.0],
-        "kv.load": [10.0],
-        "unexplained": [5.0],
+    (bar,) = drawn.bars
+    assert bar.name == "<s> · arm0", "an arm without shares has no row"
+    assert {segment.name: segment.width for segment in bar.segments} == {
+        "exposed host": 40.0,
+        "device": 30.0,
+        "queue.capacity": 15.0,
+        "kv.load": 10.0,
+        "unexplained": 5.0,
     }
-    assert drawn["data"][0]["y"] == ["&lt;s&gt; · arm0"], "an arm without shares has no row"
+    assert [tick.label for tick in drawn.ticks] == ["0", "20", "40", "60", "80", "100"]
 
 
 def test_below_level_step_the_engine_has_no_parts() -> None:
     drawn = chart(compared(Shares(3, 40.0, None, None, None, 5.0)))
     assert drawn is not None
-    bars = {bar["name"]: list(bar["x"]) for bar in drawn["data"]}
-    assert bars["engine, steps not recorded"] == [pytest.approx(55.0)]
-    assert "device" not in bars
+    widths = {segment.name: segment.width for segment in drawn.bars[0].segments}
+    assert widths["engine, steps not recorded"] == pytest.approx(55.0)
+    assert "device" not in widths
     assert chart(compared(None)) is None
 
 

@@ -17,7 +17,6 @@ from vllm_codesign.analysis.overview import Overview, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.cli import analyze
 from vllm_codesign.model.trace import RequestTrace, Span, SpanEvent
-from vllm_codesign.report import charts
 from vllm_codesign.report.page import render
 
 LOADED = {
@@ -107,14 +106,3 @@ def test_so_does_the_json(view: Overview) -> None:
 def test_without_any_there_is_no_section(tmp_path: Path) -> None:
     capture = traces.write_capture(tmp_path, traces.traces())
     assert "KV caches" not in render(overview(capture.path))
-
-
-def test_a_load_says_tier_and_tokens_on_the_waterfall() -> None:
-    made = of_session(traces.completed(1, traces.EPOCH_NS, wait_ms=30), "a", "b", 1)
-    drawn = charts.waterfall(made)
-    labels = drawn["layout"]["yaxis"]["ticktext"]
-    row = labels.index("kv.load (host, 1,280 tokens) · 2.00 ms")
-    (bar,) = drawn["data"]
-    assert bar["x"][row] == pytest.approx(2.0)
-    assert bar["marker"]["color"][row] == "#56b4e9"
-    assert "codesign.kv.tier = host" in bar["customdata"][row][0]

@@ -18,10 +18,10 @@ from vllm_codesign.analysis.lmcache import Gathered as GatheredLMCache
 from vllm_codesign.analysis.lmcache import LMCache
 from vllm_codesign.analysis.sources import Source
 from vllm_codesign.analysis.tables import Tables, build
+from vllm_codesign.analysis.verdict import Verdict, verdicts
 from vllm_codesign.backends.query import Query
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.model.step import Step
 from vllm_codesign.store.capture import RUN_STORES, Capture, RunInfo, latest, resolve
 from vllm_codesign.store.reader import Reading, read_steps, read_traces
 
@@ -51,8 +51,8 @@ class Overview:
     notes: tuple[str, ...]
     tables: Tables
     finding: str
-    steps: dict[int, tuple[Step, ...]]
-    """The steps that served the slowest requests, by the span id of the request's root."""
+    verdicts: tuple[Verdict, ...]
+    """One for each view, latency first."""
     host: Host | None
     """Of the whole capture, whatever the scenario."""
     kv: KV
@@ -62,32 +62,39 @@ class Overview:
     lmcache: LMCache | None
     """The same; None where there is no span of LMCache's."""
 
+    @property
+    def clients(self) -> dict[str, int]:
+        """How many there were at a time, by scenario, where a client's results say so."""
+        return {s.name: s.concurrency for s in self.bench.scenarios} if self.bench else {}
+
 
 def find(capture: Path | None, results: Path | None = None) -> Capture:
     """The capture that `overview` would read."""
-    found_results = results or (_beside(capture) if capture else None)
+    found_results = results or results_of(capture)
     return _target(capture, load_results(found_results) if found_results else None)
+
+
+def results_of(capture: Path | None) -> Path | None:
+    """The client's results that lie beside `capture`, if any."""
+    return _beside(capture) if capture else None
 
 
 def overview(
     capture: Path | None,
     results: Path | None = None,
     scenario: str | None = None,
-    with_steps: bool = False,
     split: Callable[[BenchRun], BenchRun] | None = None,
     source: Source | None = None,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
 
     `source`, which stands in place of `capture`, may be a back end, and may mean some of its
-    requests alone.
-
-    `with_steps` reads the steps of the slowest requests as well. `split` makes the scenarios
-    of the client's results anew, as `batches.by_batch` does.
+    requests alone. `split` makes the scenarios of the client's results anew, as
+    `batches.by_batch` does.
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
-    found_results = results or (_beside(capture) if capture else None)
+    found_results = results or results_of(capture)
     bench = load_results(found_results) if found_results else None
     if source is None:
         found = _target(capture, bench)
@@ -112,17 +119,18 @@ def overview(
         tables = _only(tables, scenario)
     run, problem = _run_of(source)
     sampled = host(target, reading)  # before the losses: it may find segments it cannot read
+    lossy = (*problem, *_losses(run, tables, reading))
     return Overview(
         capture=target,
         origin=source.name,
         results=found_results,
         run=run,
         bench=bench,
-        lossy=(*problem, *_losses(run, tables, reading)),
+        lossy=lossy,
         notes=(*source.notes, *_notes(run, tables, reading, source)),
         tables=tables,
         finding=finding(tables),
-        steps=_steps_of(target, tables) if with_steps else {},
+        verdicts=verdicts(tables, bench, run, lossy),
         host=sampled,
         kv=caches.summary(),
         kv_waits=waits.summary(engines),
@@ -134,18 +142,6 @@ def _empty(source: Source) -> str:
     if source.query != Query():
         return f"no request in {source.name} is what was asked for: ask for more"
     return f"no request in {source.name} yet: segments close after 10 s; send requests or wait"
-
-
-def _steps_of(capture: Capture, tables: Tables) -> dict[int, tuple[Step, ...]]:
-    wanted = {t.root.span_id for scenario in tables.scenarios for t in scenario.slowest}
-    found: dict[int, list[Step]] = {}
-    for step in read_steps(capture, of=wanted):
-        for span_id in {member.span_id for member in step.members or ()} & wanted:
-            found.setdefault(span_id, []).append(step)
-    return {
-        span_id: tuple(sorted(steps, key=lambda step: step.schedule))
-        for span_id, steps in found.items()
-    }
 
 
 def _target(capture: Path | None, bench: BenchRun | None) -> Capture:

@@ -23,6 +23,7 @@ def plain(view: Overview) -> dict[str, Any]:
         "percentiles": stats.METHOD,
         "lossy": list(view.lossy),
         "notes": list(view.notes),
+        "verdicts": [asdict(each) for each in view.verdicts],
         "finding": view.finding,
         "scenarios": [_scenario(scenario) for scenario in view.tables.scenarios],
         "kv": {

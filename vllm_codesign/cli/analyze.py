@@ -14,22 +14,25 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import client, server, stats, tables
-from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
+from vllm_codesign.analysis.accounts import LATENCY, Accounts
 from vllm_codesign.analysis.batches import by_batch
+from vllm_codesign.analysis.cure_sheet import cure_sheet
 from vllm_codesign.analysis.finding import bounds, number
+from vllm_codesign.analysis.fleet_sheet import fleet_sheet
 from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.cli.host_table import host_table
-from vllm_codesign.cli.kv_table import kv_table
+from vllm_codesign.cli.kv_table import kv_table, sheet_table
 from vllm_codesign.cli.lmcache_table import lmcache_table
 from vllm_codesign.cli.source_options import Asked, source_options
-from vllm_codesign.semconv import HOST_PARTS, IdleCause, Part
+from vllm_codesign.semconv import HOST_PARTS, Part
 from vllm_codesign.store.capture import Capture
 
 _GAP = 2
+_CURES = 3
+"""Causes named below a scenario; the report has them all, with what each can remove at most."""
 _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum": ""}
 
 
@@ -144,10 +147,15 @@ def render(view: Overview, console: Console) -> None:
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
         _scenario(scenario, console)
+        sheet = cure_sheet(scenario, view.clients.get(scenario.name), view.run)
+        for row in sheet.rows[:_CURES] if sheet is not None else ():
+            _line(console, f"{row[5]} % {row[0]}: {row[2]}")
     console.print(kv_table(view.kv, view.kv_waits))
     console.print(lmcache_table(view.lmcache))
     console.print(host_table(view.host))
     console.print()
+    for verdict in view.verdicts:
+        _line(console, verdict.sentence, "bold")
     _line(console, view.finding, "bold")
 
 
@@ -243,7 +251,7 @@ def _accounts(scenario: tables.Scenario, found: Accounts, console: Console) -> N
     if not found.stepwise:
         _line(console, "Recorded below level `step`: no device time, engine.* stands for it.")
     if found.fleet is not None:
-        console.print(_fleet_table(found.fleet))
+        console.print(sheet_table(fleet_sheet(found.fleet)))
         for line in bounds(found):
             _line(console, line)
 
@@ -271,24 +279,6 @@ def _shares(scenario: tables.Scenario, found: Accounts) -> list[str]:
         why = ", ".join(f"{reason} {number(ms)}" for reason, ms in found.queued.items())
         lines.append(f"in the scheduler's queue, mean ms by reason: {why}")
     return lines
-
-
-def _fleet_table(fleet: Fleet) -> Table:
-    title = Text(f"device ({THROUGHPUT}), % of {number((fleet.end_ns - fleet.start_ns) / 1e6)} ms")
-    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    causes = [cause.value for cause in IdleCause if fleet.idle_ns.get(cause.value)]
-    for column in ("engine", "steps", "busy", *(f"idle: {c}" for c in causes), "host hidden"):
-        table.add_column(column, justify="right")
-    for engine in fleet.engines:
-        whole = engine.window_ns
-        table.add_row(
-            str(engine.engine),
-            str(engine.steps),
-            _percent(engine.busy_ns, whole),
-            *(_percent(engine.idle_ns.get(cause, 0), whole) for cause in causes),
-            _percent(engine.hidden_ns, whole),
-        )
-    return table
 
 
 def _percent(part: float, whole: float) -> str:

@@ -17,11 +17,12 @@ from vllm_codesign.cli.narrow_table import narrow_table
 
 def kv_table(kv: KV, waits: Sequence[Waits] = ()) -> RenderableType:
     """Nothing where no connector was called and nothing was found or evicted."""
-    tables = [_table(sheet) for sheet in kv_sheets(kv, waits)]
+    tables = [sheet_table(sheet) for sheet in kv_sheets(kv, waits)]
     return Group("", *tables) if tables else Group()
 
 
-def _table(sheet: Sheet) -> Table:
+def sheet_table(sheet: Sheet) -> Table:
+    """The cells of a sheet, for a narrow terminal."""
     table = narrow_table(sheet.title, *sheet.columns, names=sheet.names)
     for row in sheet.rows:
         table.add_row(*map(Text, row))

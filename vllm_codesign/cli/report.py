@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from vllm_codesign.analysis.against import against
 from vllm_codesign.analysis.arms import compare
 from vllm_codesign.analysis.overview import arms_of, overview
 from vllm_codesign.model.bench import ArmsRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.report.against_page import render_against
 from vllm_codesign.report.arms_page import render_arms
 from vllm_codesign.report.page import render
 
@@ -32,10 +34,21 @@ from vllm_codesign.report.page import render
     show_default=True,
     help="File to write.",
 )
+@click.option(
+    "--against",
+    "other",
+    type=click.Path(path_type=Path),
+    help="A second capture: write what differs between the two.",
+)
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(
-    capture: Path | None, results: Path | None, out: Path, scenario: str | None, as_json: bool
+    capture: Path | None,
+    results: Path | None,
+    out: Path,
+    other: Path | None,
+    scenario: str | None,
+    as_json: bool,
 ) -> None:
     """Write a report about CAPTURE: one file that opens from disk, offline.
 
@@ -46,15 +59,19 @@ def command(
     codesign report
     codesign report out/demo --out demo.html
     codesign report out/arms --out arms.html
+    codesign report out/after --against out/before
     """
     named = results or capture
     arms = arms_of(named) if named is not None else None
     with Console(stderr=True).status("reading the capture"):
-        if arms is not None:
+        if other is not None:
+            found = against(overview(capture, results, scenario), overview(other, None, scenario))
+            page, said = render_against(found), found.sentence
+        elif arms is not None:
             page, said = _compared(*arms, scenario)
         else:
-            view = overview(capture, results, scenario, with_steps=True)
-            page, said = render(view), view.finding
+            view = overview(capture, results, scenario)
+            page, said = render(view, scenario), view.verdicts[0].sentence
     _write(out, page)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from vllm_codesign import __version__
 from vllm_codesign.analysis import tables
 from vllm_codesign.analysis.arms import Comparison, Shares
 from vllm_codesign.analysis.arms_sheet import arms_sheet, remarks
 from vllm_codesign.model.bench import ArmsRun
-from vllm_codesign.report import charts
-from vllm_codesign.report.account_charts import PART_COLOURS
+from vllm_codesign.report.bars import Bar, Chart, Segment, ticks
+from vllm_codesign.report.colours import PARTS
 from vllm_codesign.report.environment import environment, utc
 from vllm_codesign.semconv import Part
 
 _LABELS = {
-    "exposed host": PART_COLOURS[Part.GAP_PREPARE.value],
-    "device": PART_COLOURS[Part.DEVICE_DECODE.value],
-    "queue.capacity": PART_COLOURS[Part.QUEUE_CAPACITY.value],
-    "kv.load": PART_COLOURS[Part.KV_LOAD.value],
-    "unexplained": PART_COLOURS[Part.UNATTRIBUTED.value],
+    "exposed host": PARTS[Part.GAP_PREPARE.value],
+    "device": PARTS[Part.DEVICE_DECODE.value],
+    "queue.capacity": PARTS[Part.QUEUE_CAPACITY.value],
+    "kv.load": PARTS[Part.KV_LOAD.value],
+    "unexplained": PARTS[Part.UNATTRIBUTED.value],
     "engine, steps not recorded": "#cdd5df",
 }
 _NOTHING = 1e-6
@@ -32,8 +28,6 @@ _NOTHING = 1e-6
 
 def render_arms(run: ArmsRun, comparison: Comparison, folder: Path) -> str:
     """The whole page; figures are those of `analysis.arms`."""
-    shares = chart(comparison)
-    figures = {"shares": shares} if shares is not None else {}
     return (
         environment()
         .get_template("arms.html.j2")
@@ -42,63 +36,40 @@ def render_arms(run: ArmsRun, comparison: Comparison, folder: Path) -> str:
             comparison=comparison,
             sheet=arms_sheet(comparison),
             remarks=list(remarks(comparison)),
-            figures=figures,
-            legend=[(bar["name"], bar["marker"]["color"]) for bar in shares["data"]]
-            if shares is not None
-            else [],
+            shares=chart(comparison),
             where=folder,
             started=utc(run.started_unix_ns),
-            plotly=get_plotlyjs(),
             view_name=tables.VIEW,
             version=__version__,
         )
     )
 
 
-def chart(comparison: Comparison) -> dict[str, Any] | None:
+def chart(comparison: Comparison) -> Chart | None:
     """Stacked bars, percent of wall time, a row for each scenario and arm that is accounted for."""
     shown = [
-        (f"{charts.escaped(compared.scenario)} · {charts.escaped(figures.arm)}", figures.shares)
+        (f"{compared.scenario} · {figures.arm}", figures.shares)
         for compared in comparison.scenarios
         for figures in compared.arms
         if figures.shares is not None
     ]
     if not shown:
         return None
-    rows = [name for name, _ in shown]
-    found = [_stack(shares) for _, shares in shown]
-    figure = go.Figure()
-    for label, colour in _LABELS.items():
-        if not any(each[label] > _NOTHING for each in found):
-            continue
-        figure.add_bar(
-            name=label,
-            orientation="h",
-            y=rows,
-            x=[each[label] for each in found],
-            text=[f"{label} {each[label]:.1f}" for each in found],
-            textposition="inside",
-            insidetextanchor="middle",
-            textangle=0,
-            hovertemplate=f"<b>{label}</b>, %{{y}}<br>%{{x:.1f}} %<extra></extra>",
-            marker={"color": colour, "line": {"width": 0}},
+    bars = tuple(
+        Bar(
+            name,
+            tuple(
+                Segment(label, share, f"{share:.1f} %", share, _LABELS[label])
+                for label, share in _stack(shares).items()
+                if share > _NOTHING
+            ),
+            f"{shares.n} requests",
         )
-    figure.update_layout(
-        barmode="stack",
-        height=70 + 34 * len(rows),
-        bargap=0.25,
-        margin={"l": 10, "r": 20, "t": 10, "b": 45},
-        showlegend=False,
-        uniformtext={"minsize": 10, "mode": "hide"},
-        xaxis={"title": {"text": "% of wall time"}, "range": [0, 100]},
-        yaxis={
-            "automargin": True,
-            "ticksuffix": "  ",
-            "categoryorder": "array",
-            "categoryarray": rows[::-1],
-        },
+        for name, shares in shown
     )
-    return charts.plain(figure)
+    present = {segment.name for bar in bars for segment in bar.segments}
+    legend = tuple((label, colour) for label, colour in _LABELS.items() if label in present)
+    return Chart("Share of the wall time", "%", bars, ticks(100.0), (("", legend),))
 
 
 def _stack(shares: Shares) -> dict[str, float]:

@@ -4,59 +4,57 @@ from __future__ import annotations
 
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from vllm_codesign import __version__
-from vllm_codesign.analysis import client, finding, server, stats, tables
+from vllm_codesign.analysis import client, finding, server, stats, tables, verdict
+from vllm_codesign.analysis.cure_sheet import cure_sheet
+from vllm_codesign.analysis.fleet_sheet import fleet_sheet
 from vllm_codesign.analysis.kv_sheets import kv_sheets
 from vllm_codesign.analysis.overview import Overview
 from vllm_codesign.analysis.stats import Stat
-from vllm_codesign.report import account_charts, charts
-from vllm_codesign.report.environment import environment, utc
+from vllm_codesign.report import bars, colours
+from vllm_codesign.report.embedded import embedded
+from vllm_codesign.report.environment import compact, environment, utc
+from vllm_codesign.report.strip import Strips, strips
 
 
-def render(view: Overview) -> str:
-    """The whole page. Everything from the capture is escaped; scripts get it as JSON."""
-    scenarios = [_scenario(index, s) for index, s in enumerate(view.tables.scenarios)]
-    figures: dict[str, Any] = {
-        request["chart"]: charts.waterfall(
-            request["trace"], view.steps.get(request["trace"].root.span_id, ())
-        )
-        for scenario in scenarios
-        for request in scenario["slowest"]
-    }
-    if (bars := charts.phases(view.tables.scenarios)) is not None:
-        figures["phases"] = bars
-    if (parts := account_charts.parts(view.tables.scenarios)) is not None:
-        figures["parts"] = parts
-    for index, found in enumerate(view.tables.scenarios):
-        if found.accounts is not None and found.accounts.fleet is not None:
-            strip = account_charts.strip(found.accounts.fleet)
-            if strip is not None:
-                figures[f"strip-{index}"] = strip
+def render(view: Overview, scenario: str | None = None) -> str:
+    """The whole page. Everything from the capture is escaped; the script gets it as JSON.
+
+    `scenario`: the one that `view` was narrowed to, if any.
+    """
+    inside = embedded(view, scenario)
     return (
         environment()
         .get_template("report.html.j2")
         .render(
-            view=view,
-            run=view.run,
-            scenarios=scenarios,
-            figures=figures,
-            kv=kv_sheets(view.kv, view.kv_waits),
-            legend=charts.legend(view.tables.scenarios),
-            parts_legend=account_charts.legend(view.tables.scenarios),
-            idle_legend=account_charts.IDLE_LEGEND,
-            plotly=get_plotlyjs(),
-            view_name=tables.VIEW,
-            method=stats.METHOD,
-            version=__version__,
-            started=utc(view.run.started_ns) if view.run else None,
-            finished=utc(view.run.finished_ns) if view.run and view.run.finished_ns else None,
+            **figures(view),
+            inside=inside,
+            data=compact(inside.data),
+            outcomes=sorted({outcome for s in view.tables.scenarios for outcome in s.outcomes}),
         )
     )
 
 
-def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:
+def figures(view: Overview) -> dict[str, Any]:
+    """What `figures.html.j2` shows: all but the requests themselves."""
+    scenarios = view.tables.scenarios
+    subject = verdict.subject(view.tables, view.clients)
+    return {
+        "view": view,
+        "run": view.run,
+        "scenarios": [{**_scenario(view, s), "subject": s is subject} for s in scenarios],
+        "phases": bars.phases(scenarios),
+        "parts": bars.parts((s.name, s) for s in scenarios),
+        "kv": kv_sheets(view.kv, view.kv_waits),
+        "view_name": tables.VIEW,
+        "method": stats.METHOD,
+        "version": __version__,
+        "started": utc(view.run.started_ns) if view.run else None,
+        "finished": utc(view.run.finished_ns) if view.run and view.run.finished_ns else None,
+    }
+
+
+def _scenario(view: Overview, scenario: tables.Scenario) -> dict[str, Any]:
     total = scenario.server["total"]
     return {
         "name": scenario.name,
@@ -71,24 +69,13 @@ def _scenario(index: int, scenario: tables.Scenario) -> dict[str, Any]:
             {
                 **_row(p.label, p.brief, scenario.server[p.key]),
                 "side": p.side,
-                "colour": charts.COLOURS.get(p.key),
+                "colour": colours.PHASES.get(p.key),
                 "share": _share(scenario.server[p.key], total),
             }
             for p in server.PHASES
         ],
-        "index": index,
         "accounts": _accounts(scenario),
-        "slowest": [
-            {
-                "chart": f"waterfall-{index}-{place}",
-                "trace": trace,
-                "trace_id": f"{trace.trace_id:032x}",
-                "name": trace.root.name,
-                "duration": finding.ms(trace.root.duration_ns / 1e6),
-                "outcome": server.outcome(trace),
-            }
-            for place, trace in enumerate(scenario.slowest)
-        ],
+        "cures": cure_sheet(scenario, view.clients.get(scenario.name), view.run),
     }
 
 
@@ -99,7 +86,7 @@ def _accounts(scenario: tables.Scenario) -> dict[str, Any] | None:
     rows = [
         {
             **_row(part, "", stat),
-            "colour": account_charts.PART_COLOURS[part],
+            "colour": colours.PARTS[part],
             "share": _share(stat, found.total),
         }
         for part, stat in found.parts.items()
@@ -112,7 +99,15 @@ def _accounts(scenario: tables.Scenario) -> dict[str, Any] | None:
             ("device", "while it worked for this request", found.device),
         )
     ]
-    return {"rows": rows, "sums": sums, "n": found.n, "bounds": finding.bounds(found)}
+    over_time: Strips | None = strips(found.fleet) if found.fleet is not None else None
+    return {
+        "rows": rows,
+        "sums": sums,
+        "n": found.n,
+        "bounds": finding.bounds(found),
+        "strips": over_time,
+        "fleet": fleet_sheet(found.fleet) if found.fleet is not None else None,
+    }
 
 
 def _row(label: str, brief: str, stat: Stat | None) -> dict[str, Any]:

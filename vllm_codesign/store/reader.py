@@ -49,48 +49,52 @@ def connect(capture: Capture, reading: Reading | None = None) -> duckdb.DuckDBPy
     named in `reading`.
     """
     reading = Reading() if reading is None else reading
-    connection = _database()
+    connection = database()
     for view, folder, columns in (
         ("otel_traces", capture.traces, schema.TRACES),
         ("series", capture.series, schema.SERIES),
     ):
-        files = _readable(folder, columns, reading)
-        _create_view(connection, view, files, columns)
+        files = readable(segments(folder), columns, reading)
+        create_view(connection, view, files, columns)
     return connection
 
 
-def _database() -> duckdb.DuckDBPyConnection:
+def database() -> duckdb.DuckDBPyConnection:
+    """A new one, in memory."""
     # By itself DuckDB spills into the current folder.
     spill = Path(tempfile.gettempdir()) / f"codesign-duckdb-{os.getpid()}"
     return duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)})
 
 
-def _create_view(
+def create_view(
     connection: duckdb.DuckDBPyConnection, view: str, files: list[Path], columns: pa.Schema
 ) -> None:
+    """`view` over these segments; without any it has no row."""
     if not files:
         connection.register(f"_{view}_empty", columns.empty_table())
         connection.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM _{view}_empty")
         return
-    names = ", ".join(_quoted(str(path)) for path in files)
+    names = ", ".join(quoted(str(path)) for path in files)
     selected = ", ".join(f'"{name}"' for name in columns.names)
     connection.execute(
         f"CREATE OR REPLACE VIEW {view} AS SELECT {selected} FROM read_parquet([{names}])"
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """As a string in SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _segments(folder: Path) -> list[Path]:
+def segments(folder: Path) -> list[Path]:
+    """Closed ones, oldest first."""
     return sorted(folder.glob("[!.]*.parquet"))
 
 
-def _readable(folder: Path, columns: pa.Schema, reading: Reading) -> list[Path]:
+def readable(paths: list[Path], columns: pa.Schema, reading: Reading) -> list[Path]:
     """Segments whose footer is whole and whose columns are ours."""
     files = []
-    for path in _segments(folder):
+    for path in paths:
         try:
             found = pq.read_schema(path)
         except FileNotFoundError:
@@ -125,15 +129,29 @@ def _damaged(files: list[Path], reading: Reading) -> set[Path]:
     return bad
 
 
-def read_traces(capture: Capture, reading: Reading | None = None) -> Iterator[RequestTrace]:
+def read_traces(
+    capture: Capture, reading: Reading | None = None, of: Collection[int] | None = None
+) -> Iterator[RequestTrace]:
     """Every request trace of the capture, in order of trace id.
 
     One trace is in memory at a time. Where a caller sent several requests under one trace
     id, each is a `RequestTrace` of its own. Children are in order of their start.
+
+    `of`: only these trace ids.
     """
     reading = Reading() if reading is None else reading
-    spans = _sorted_spans(capture, reading, steps=False)
-    for _, group in groupby(spans, key=lambda span: span.trace_id):
+    files = readable(segments(capture.traces), schema.TRACES, reading)
+    yield from traces_in(files, capture.path, reading, of)
+
+
+def traces_in(
+    files: list[Path], path: Path, reading: Reading, of: Collection[int] | None = None
+) -> Iterator[RequestTrace]:
+    """The same, from segments of the capture at `path` that are known to be readable."""
+    chosen = f""""TraceId" NOT IN ({_STEP_TRACES})"""
+    if of is not None:
+        chosen += f""" AND "TraceId" IN ({_hex(of, 32) or "''"})"""
+    for _, group in groupby(_sorted_spans(files, path, reading, chosen), key=_trace_id):
         yield from _requests(list(group), reading)
 
 
@@ -145,8 +163,29 @@ def read_steps(
     `of`: only steps that served a request with one of these roots, by span id.
     """
     reading = Reading() if reading is None else reading
-    spans = _sorted_spans(capture, reading, steps=True, of=of)
-    for _, group in groupby(spans, key=lambda span: span.trace_id):
+    files = readable(segments(capture.traces), schema.TRACES, reading)
+    yield from steps_in(files, capture.path, reading, of)
+
+
+def steps_in(
+    files: list[Path],
+    path: Path,
+    reading: Reading,
+    of: Collection[int] | None = None,
+    window: tuple[int, int] | None = None,
+) -> Iterator[Step]:
+    """The same, from segments of the capture at `path` that are known to be readable.
+
+    `window`, in Unix time, spares what lies outside it the search for `of`.
+    """
+    chosen = _STEP_TRACES
+    if of is not None:
+        chosen += f""" AND list_has_any("Links.SpanId", [{_hex(of, 16)}]::VARCHAR[])"""
+    if window is not None:
+        chosen += f""" AND "Timestamp" BETWEEN make_timestamp_ns({window[0]:d})
+            AND make_timestamp_ns({window[1]:d})"""
+    spans = _sorted_spans(files, path, reading, f""""TraceId" IN ({chosen})""")
+    for _, group in groupby(spans, key=_trace_id):
         step = step_of(list({span.span_id: span for span in group}.values()))
         if step is not None:
             yield step
@@ -155,22 +194,21 @@ def read_steps(
 _STEP_TRACES = f"""SELECT "TraceId" FROM otel_traces WHERE "SpanName" = '{semconv.STEP.name}'"""
 
 
-def _sorted_spans(
-    capture: Capture, reading: Reading, steps: bool, of: Collection[int] | None = None
-) -> Iterator[Span]:
-    """Spans of step traces, or of all others, by trace."""
-    which = "IN" if steps else "NOT IN"
-    chosen = _STEP_TRACES
-    if of is not None:
-        wanted = ", ".join(f"'{span_id:016x}'" for span_id in of)
-        chosen += f""" AND list_has_any("Links.SpanId", [{wanted}]::VARCHAR[])"""
-    files = _readable(capture.traces, schema.TRACES, reading)
+def _hex(ids: Collection[int], digits: int) -> str:
+    return ", ".join(f"'{each:0{digits}x}'" for each in ids)
+
+
+def _trace_id(span: Span) -> int:
+    return span.trace_id
+
+
+def _sorted_spans(files: list[Path], path: Path, reading: Reading, where: str) -> Iterator[Span]:
+    """Spans that `where` chooses, by trace."""
     while files:
-        with _database() as connection:
-            _create_view(connection, "otel_traces", files, schema.TRACES)
+        with database() as connection:
+            create_view(connection, "otel_traces", files, schema.TRACES)
             query = (
-                f'SELECT * FROM otel_traces WHERE "TraceId" {which} ({chosen}) '
-                'ORDER BY "TraceId", "Timestamp", "SpanId"'
+                f'SELECT * FROM otel_traces WHERE {where} ORDER BY "TraceId", "Timestamp", "SpanId"'
             )
             try:
                 # Sorting reads all files before the first row comes out, so a damaged one
@@ -180,7 +218,7 @@ def _sorted_spans(
             except (duckdb.Error, OSError, pa.ArrowException) as error:
                 bad = _damaged(files, reading)
                 if not bad:
-                    raise CodesignError(f"cannot read {capture.path}: {error}") from error
+                    raise CodesignError(f"cannot read {path}: {error}") from error
                 files = [path for path in files if path not in bad]
                 continue
             if first is not None:
