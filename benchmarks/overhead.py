@@ -113,6 +113,7 @@ def live(
     """Everything that needs a server."""
     others: dict[str, Other] = {}
     with ExitStack() as stack:
+        beside: tuple[int, ...] = ()
         flags: tuple[str, ...] = ()
         env: dict[str, str] = {}
         if options.lmcache:
@@ -122,13 +123,14 @@ def live(
                 log_path=options.out / "lmcache.log",
             )
             flags, env = stack.enter_context(cache).vllm_flags, ENVIRONMENT
+            beside = (cache.pid,)
         made = server(options.model, options.out, "server", "codesign", flags, env)
         served = stack.enter_context(made)
         load = stack.enter_context(LoadProcess("tiny", options.tokens))
         found = traced(served.pid)
         if options.pin:
             exporter = found.session.exporter[0]
-            placed = place(found.pids, (exporter, load.pid, os.getpid()))
+            placed = place(found.pids, (exporter, load.pid, os.getpid(), *beside))
             say(f"cores: {placed}" if placed else "one core: nothing is pinned")
         say(f"processes: {found.pids}, exporter {found.session.exporter[0]}")
         for number in range(_WARM_UPS):
