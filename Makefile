@@ -49,7 +49,8 @@ docs: setup ## write the generated pages again
 
 docs-site: ## build the documentation's site, strictly, into out/site
 	@requirements/setup.sh --docs
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@# Not --quiet: that hides warnings from `strict`, too.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 lock: ## pin what requirements/*.in ask for
 	@requirements/setup.sh --lock

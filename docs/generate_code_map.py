@@ -1,4 +1,4 @@
-"""Writes docs/code_map.md from pyproject.toml's layers and the modules' first lines: `make docs`."""
+"""Writes docs/code_map.md from pyproject.toml's layers and the modules' first lines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _INTRODUCTION = """\
 `make docs`. -->
 # Map of the code
 
-A file is a room with one purpose, and its first line says which. A layer imports what stands
-below it and nothing above; import-linter holds it to that (`make lint`).
+A file is a room with one purpose, and its first line says which. A layer imports lower ones and
+nothing of its own height or above; import-linter holds it to that (`make lint`).
 """
 
 _INSIDE = """
@@ -33,7 +33,7 @@ def page() -> str:
     contracts = _contracts()
     layers = contracts["layers"]["layers"]
     inside = next(each for each in contracts.values() if each["type"] == "forbidden")
-    parts = [_INTRODUCTION, *table(("layer", ""), _layers(layers))]
+    parts = [_INTRODUCTION, *table(("room", "layer", ""), reversed([*_layers(layers)]))]
     parts.append(_INSIDE.format(rooms=", ".join(map(_room, inside["source_modules"]))))
     for layer in layers:
         for name in _names(layer):
@@ -53,10 +53,10 @@ def _names(layer: str) -> list[str]:
     return [name.strip() for name in layer.split("|")]
 
 
-def _layers(layers: list[str]) -> Iterator[tuple[str, str]]:
-    for layer in layers:
-        names = _names(layer)
-        yield ", ".join(map(_room, names)), " ".join(map(purpose, map(_file, names)))
+def _layers(layers: list[str]) -> Iterator[tuple[str, str, str]]:
+    for number, layer in enumerate(reversed(layers), start=1):
+        for name in _names(layer):
+            yield _room(name), str(number), purpose(_file(name))
 
 
 def rooms(name: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Writes docs/compatibility.md from the snapshots of vLLM's signatures and the pins: `make docs`."""
+"""Writes docs/compatibility.md from the snapshots of vLLM's signatures and the pins."""
 
 from __future__ import annotations
 
@@ -23,25 +23,36 @@ requirements/; `make docs`. -->
 # Compatibility
 """
 
-_RUN = """\
-## What was run on what
-
-| | run | not run |
-|---|---|---|
-| vLLM 0.32.0 | on CPU: API server, EngineCore and worker; several API servers, tensor and data parallelism | pipeline stages: this vLLM does not serve them on a CPU |
-| vLLM 0.19.0 | on CPU, the worker inside EngineCore | |
-| other vLLM | nothing; each hook is held against the signature it finds, and `codesign doctor` says the outcome | |
-| V1 model runner | on CPU, both versions | on a GPU |
-| V2 model runner | | signatures alone are checked |
-| CUDA | | **GPU device time unverified**: the events' code is tested against a stand-in |
-| ROCm | | **GPU device time unverified**: the same calls in a ROCm build of torch |
-| GPU telemetry | recorded answers of nvidia-ml-py and amdsmi | a driver |
-| Python 3.11 | all tests | |
-| Python 3.12, 3.13 | | allowed |
-| platform | Linux, x86-64 | other machines: vLLM's CPU wheel is pinned for x86-64, the plugin itself is pure Python |
-
-KV connectors have [a table of their own](kv.md#what-was-run).
-"""
+_RUN = (
+    (
+        "vLLM 0.32.0",
+        "on CPU: API server, EngineCore and worker; several API servers, tensor and data"
+        " parallelism",
+        "pipeline stages: this vLLM does not serve them on a CPU",
+    ),
+    ("vLLM 0.19.0", "on CPU, the worker inside EngineCore", ""),
+    (
+        "other vLLM",
+        "",
+        "each hook is held against the signature it finds, and `codesign doctor` says the outcome",
+    ),
+    ("V1 model runner", "on CPU, both versions", "on a GPU"),
+    ("V2 model runner", "", "signatures alone are checked"),
+    (
+        "CUDA",
+        "",
+        "**GPU device time unverified**: the events' code is tested against a stand-in",
+    ),
+    ("ROCm", "", "**GPU device time unverified**: the same calls in a ROCm build of torch"),
+    ("GPU telemetry", "recorded answers of nvidia-ml-py and amdsmi", "a driver"),
+    ("Python 3.11", "all tests", ""),
+    ("Python 3.12, 3.13", "", "allowed"),
+    (
+        "platform",
+        "Linux, x86-64",
+        "other machines: vLLM's CPU wheel is pinned for x86-64, the plugin itself is pure Python",
+    ),
+)
 
 _HOOKS = """\
 ## Hooks
@@ -58,21 +69,19 @@ _WORDS = {Status.INSTALLED: "installed", Status.VERSION_SKIPPED: "not there"}
 def page() -> str:
     """The whole text of docs/compatibility.md."""
     found = snapshots()
-    counted = [
-        f"- vLLM {version}: "
-        + ", ".join(f"{count} {word}" for word, count in counts(found, version))
-        for version in found
-    ]
+    counted = [f"- vLLM {version}: {_counts(found[version], version)}" for version in found]
     return "\n".join(
         [
             _INTRODUCTION,
-            *table(("", ""), _requirements()),
+            *table(("what", "which"), _requirements()),
             "",
-            _RUN,
+            "## What was run on what\n",
+            *table(("", "run", "not run"), _RUN),
+            "\nKV connectors have [a table of their own](kv.md#what-was-run).\n",
             _HOOKS,
             *counted,
             "",
-            *table(("process", "hook", "needed", *found, "target"), _rows(found)),
+            *table(("hook", "process", "needed", *found, "target"), _rows(found)),
             "",
         ]
     )
@@ -98,9 +107,9 @@ def outcomes(targets: dict[str, Any], version: str) -> list[Outcome]:
     return [resolve(each.TABLE, hook, names, version) for each in TABLES for hook in each.HOOKS]
 
 
-def counts(found: dict[str, dict[str, Any]], version: str) -> list[tuple[str, int]]:
-    statuses = Counter(_word(each) for each in outcomes(found[version], version))
-    return statuses.most_common()
+def _counts(targets: dict[str, Any], version: str) -> str:
+    words = Counter(_word(each) for each in outcomes(targets, version))
+    return ", ".join(f"{count} {word}" for word, count in words.most_common())
 
 
 def _word(outcome: Outcome) -> str:
@@ -113,8 +122,8 @@ def _rows(found: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
         hook = row[0].hook
         targets = dict.fromkeys(each.target for each in row if each.target)
         yield (
-            row[0].table,
             code(hook.id),
+            row[0].table,
             "yes" if hook.required else "no",
             *map(_word, row),
             "<br>".join(map(code, targets)),

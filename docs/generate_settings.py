@@ -12,6 +12,7 @@ from pathlib import Path
 from docs.markdown_text import code, table
 from vllm_codesign import settings
 from vllm_codesign.exporter import otlp_settings
+from vllm_codesign.semconv import DEFAULT_SERVICE_NAME
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -54,6 +55,10 @@ _BAD = {
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
 _TRACES = f"{_OTLP}TRACES_"
+_SPECIAL = (_TRACES,)
+_READERS = (otlp_settings,)
+_SENDING = {f"{_OTLP}ENDPOINT": "http://127.0.0.1:4317", "OTEL_TRACES_SAMPLER": "traceidratio"}
+"""What makes the readers ask for all the rest."""
 _USUAL = otlp_settings.OtlpSettings()
 _OPENTELEMETRY: dict[str, tuple[str, str, str]] = {
     f"{_OTLP}ENDPOINT": (
@@ -82,39 +87,39 @@ _OPENTELEMETRY: dict[str, tuple[str, str, str]] = {
     f"{_OTLP}CERTIFICATE": ("the system's", "PEM file to check the receiver with.", "/none.pem"),
     f"{_OTLP}CLIENT_CERTIFICATE": ("none", "PEM file, with its key beside it.", "/none.pem"),
     f"{_OTLP}CLIENT_KEY": ("none", "PEM file, with its certificate beside it.", "/none.pem"),
-    otlp_settings.SERVICE_NAME: (
-        f"`{otlp_settings.DEFAULT_SERVICE_NAME}`",
+    "OTEL_SERVICE_NAME": (
+        f"`{DEFAULT_SERVICE_NAME}`",
         "`service.name` of the API server's spans; `-engine` and `-worker` are added for the other"
         " processes.",
         "",
     ),
-    otlp_settings.RESOURCE_ATTRIBUTES: (
+    "OTEL_RESOURCE_ATTRIBUTES": (
         "none",
         "`KEY=VALUE,KEY=VALUE`, on everything that is sent.",
         "prod",
     ),
-    otlp_settings.SDK_DISABLED: (
+    "OTEL_SDK_DISABLED": (
         "`false`",
         "`true`: nothing is sent. The local capture is still written.",
         "yes",
     ),
-    otlp_settings.TRACES_EXPORTER: (
+    "OTEL_TRACES_EXPORTER": (
         "`otlp` where an endpoint is set, else `none`",
         "`otlp`, `none`, or `console`: the exporter's stdout, which a server that starts it does"
         " not show.",
         "zipkin",
     ),
-    otlp_settings.SAMPLER: (
+    "OTEL_TRACES_SAMPLER": (
         code(_USUAL.sampler),
         "Which traces are sent; the local capture has all, and a step is sent when a sampled"
         " request is in it. One of " + ", ".join(map(code, otlp_settings.SAMPLERS)) + ".",
         "jaeger_remote",
     ),
-    otlp_settings.SAMPLER_ARG: ("1", "The ratio, 0 to 1, for the samplers that take one.", "10%"),
-    otlp_settings.BSP_QUEUE_SIZE: (f"{_USUAL.queue_size}", "Spans that may wait to be sent.", "0"),
-    otlp_settings.BSP_BATCH_SIZE: (f"{_USUAL.batch_size}", "Spans in one message.", "4096"),
-    otlp_settings.BSP_DELAY: (f"{_USUAL.delay_ms}", "Milliseconds between two messages.", "5s"),
-    otlp_settings.BSP_TIMEOUT: ("30000", "Checked, and handed to nobody.", "-1"),
+    "OTEL_TRACES_SAMPLER_ARG": ("1", "The ratio, 0 to 1, for the samplers that take one.", "10%"),
+    "OTEL_BSP_MAX_QUEUE_SIZE": (f"{_USUAL.queue_size}", "Spans that may wait to be sent.", "0"),
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": (f"{_USUAL.batch_size}", "Spans in one message.", "4096"),
+    "OTEL_BSP_SCHEDULE_DELAY": (f"{_USUAL.delay_ms}", "Milliseconds between two messages.", "5s"),
+    "OTEL_BSP_EXPORT_TIMEOUT": ("30000", "Checked, and handed to nobody.", "-1"),
 }
 """Default, meaning and a bad value, empty where there is none."""
 
@@ -194,21 +199,15 @@ class _Watched(Mapping[str, str]):
 
 
 def asked() -> list[str]:
-    """OpenTelemetry's variables that the exporter's reader asks for, the general names alone."""
+    """OpenTelemetry's variables that the exporter's readers ask for, the general names alone."""
     found: dict[str, None] = {}
-    for protocol in otlp_settings.PROTOCOLS:
-        environ = _Watched(
-            {
-                f"{_OTLP}ENDPOINT": "http://127.0.0.1:4317",
-                f"{_OTLP}PROTOCOL": protocol,
-                otlp_settings.SAMPLER: "traceidratio",
-                otlp_settings.BSP_BATCH_SIZE: "1",
-            }
-        )
+    for protocol in ("grpc", "http/protobuf"):
+        environ = _Watched(_SENDING | {f"{_OTLP}PROTOCOL": protocol})
         otlp_settings.service_name(environ)
-        otlp_settings.read(environ)
+        for reader in _READERS:
+            reader.read(environ)
         found |= environ.asked
-    return [name for name in found if not name.startswith(_TRACES)]
+    return [name for name in found if not name.startswith(_SPECIAL) or name in _OPENTELEMETRY]
 
 
 def _opentelemetry() -> Iterator[tuple[str, str, str]]:
@@ -220,9 +219,6 @@ def _opentelemetry() -> Iterator[tuple[str, str, str]]:
 def _opentelemetry_answers() -> Iterator[tuple[str, str]]:
     for name, (_, _, bad) in _OPENTELEMETRY.items():
         if bad:
-            environ = {
-                f"{_OTLP}ENDPOINT": "http://127.0.0.1:4317",
-                otlp_settings.SAMPLER: "traceidratio",
-                name: bad,
-            }
-            yield code(f"{name}={bad}"), code(otlp_settings.check(environ)[0])
+            environ = _SENDING | {name: bad}
+            said = [line for reader in _READERS for line in reader.check(environ)]
+            yield code(f"{name}={bad}"), code(said[0])
