@@ -44,7 +44,7 @@ _PLACES = (
     ),
     (
         "Commands",
-        ("cli", "report", "bench", "analysis", "store", "model"),
+        ("cli", "report", "bench", "analysis", "backends", "store", "model"),
         "After `codesign: `, with exit status 1.",
     ),
 )
