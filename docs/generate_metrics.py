@@ -35,7 +35,7 @@ stored with `--enable-feature=exemplar-storage`:
 | variable | default | |
 |---|---|---|
 | `OTEL_METRICS_EXPORTER` | `otlp` with an endpoint | `none`, `console`, `prometheus` (as none) |
-| `OTEL_EXPORTER_OTLP_METRICS_...` | what is said without `METRICS_` | `_ENDPOINT`, `_HEADERS`, ... |
+| `OTEL_EXPORTER_OTLP_METRICS_...` | as without `METRICS_` | `_ENDPOINT`, `_HEADERS`, ... |
 | `OTEL_METRIC_EXPORT_INTERVAL` | 60000 | milliseconds between two pushes |
 | `OTEL_METRIC_EXPORT_TIMEOUT` | 30000 | milliseconds |
 | `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` | `cumulative` | `delta`, `lowmemory` |
