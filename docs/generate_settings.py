@@ -12,6 +12,7 @@ from pathlib import Path
 from docs.markdown_text import code, table
 from vllm_codesign import settings
 from vllm_codesign.exporter import otlp_settings
+from vllm_codesign.exporter.metrics import push_settings
 from vllm_codesign.semconv import DEFAULT_SERVICE_NAME
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -54,17 +55,18 @@ _BAD = {
 """One for each variable that has bad values; any text is a folder."""
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
-_TRACES = f"{_OTLP}TRACES_"
-_SPECIAL = (_TRACES,)
-_READERS = (otlp_settings,)
+_SPECIAL = (f"{_OTLP}TRACES_", f"{_OTLP}METRICS_")
+_READERS = (otlp_settings, push_settings)
 _SENDING = {f"{_OTLP}ENDPOINT": "http://127.0.0.1:4317", "OTEL_TRACES_SAMPLER": "traceidratio"}
 """What makes the readers ask for all the rest."""
+_OF_ONE = {f"{_OTLP}TEMPORALITY_PREFERENCE": f"{_OTLP}METRICS_TEMPORALITY_PREFERENCE"}
+"""OpenTelemetry has it for one signal alone."""
 _USUAL = otlp_settings.OtlpSettings()
 _OPENTELEMETRY: dict[str, tuple[str, str, str]] = {
     f"{_OTLP}ENDPOINT": (
         "none: nothing is sent",
-        "Where to. With `http/protobuf` the path `v1/traces` is added here, and not to the one"
-        " for traces.",
+        "Where to. With `http/protobuf` the path `v1/traces` or `v1/metrics` is added here, and"
+        " not to the one for a signal.",
         "collector:4317 x",
     ),
     f"{_OTLP}PROTOCOL": (code(_USUAL.protocol), "`grpc` or `http/protobuf`.", "http/json"),
@@ -100,7 +102,7 @@ _OPENTELEMETRY: dict[str, tuple[str, str, str]] = {
     ),
     "OTEL_SDK_DISABLED": (
         "`false`",
-        "`true`: nothing is sent. The local capture is still written.",
+        "`true`: nothing is sent. The local capture is still written, and Prometheus served.",
         "yes",
     ),
     "OTEL_TRACES_EXPORTER": (
@@ -108,6 +110,24 @@ _OPENTELEMETRY: dict[str, tuple[str, str, str]] = {
         "`otlp`, `none`, or `console`: the exporter's stdout, which a server that starts it does"
         " not show.",
         "zipkin",
+    ),
+    "OTEL_METRICS_EXPORTER": (
+        "`otlp` where an endpoint is set, else `none`",
+        "`otlp`, `none`, `prometheus` (which is `none` here) or `console`, as above. `none` for a"
+        " receiver that takes traces alone, as Jaeger.",
+        "statsd",
+    ),
+    "OTEL_METRIC_EXPORT_INTERVAL": ("60000", "Milliseconds between two pushes.", "1m"),
+    "OTEL_METRIC_EXPORT_TIMEOUT": ("30000", "Milliseconds for one.", "0"),
+    f"{_OTLP}METRICS_TEMPORALITY_PREFERENCE": (
+        "`cumulative`",
+        "`cumulative`, `delta` or `lowmemory`.",
+        "rate",
+    ),
+    "OTEL_METRICS_EXEMPLAR_FILTER": (
+        "`trace_based`",
+        "Which requests become exemplars: `trace_based`, `always_on` or `always_off`.",
+        "some",
     ),
     "OTEL_TRACES_SAMPLER": (
         code(_USUAL.sampler),
@@ -139,10 +159,11 @@ def page() -> str:
             *table(("set to", "what is said"), _answers()),
             "",
             "## OpenTelemetry's\n",
-            f"They mean what they mean everywhere. Where `{_OTLP}X` is listed, `{_TRACES}X` goes"
-            " before it. Where OpenTelemetry's Python and its specification differ, Python is"
-            " followed, as vLLM's own tracing does. One bad value is enough and nothing is sent:"
-            " spans should not go where nobody wants them.\n",
+            f"They mean what they mean everywhere. Where `{_OTLP}X` is listed,"
+            f" `{_OTLP}TRACES_X` and `{_OTLP}METRICS_X` go before it, each for its own. Where"
+            " OpenTelemetry's Python and its specification differ, Python is followed, as vLLM's"
+            " own tracing does. One bad value is enough and nothing is sent: spans should not go"
+            " where nobody wants them.\n",
             *table(("variable", "default", ""), _opentelemetry()),
             "",
             "### Bad values of OpenTelemetry's\n",
@@ -207,7 +228,7 @@ def asked() -> list[str]:
         for reader in _READERS:
             reader.read(environ)
         found |= environ.asked
-    return [name for name in found if not name.startswith(_SPECIAL) or name in _OPENTELEMETRY]
+    return [_OF_ONE.get(name, name) for name in found if not name.startswith(_SPECIAL)]
 
 
 def _opentelemetry() -> Iterator[tuple[str, str, str]]:

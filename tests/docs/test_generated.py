@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from types import ModuleType
 
 import pytest
@@ -60,6 +61,18 @@ def test_opentelemetrys_variables_are_those_that_are_asked_for() -> None:
     assert {"OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"} <= set(asked)
     assert {"OTEL_TRACES_SAMPLER_ARG", "OTEL_BSP_MAX_QUEUE_SIZE"} <= set(asked)
     assert not [name for name in asked if name.startswith("OTEL_EXPORTER_OTLP_TRACES_")]
+
+
+def test_no_variable_of_opentelemetrys_is_read_in_silence() -> None:
+    page = generate_settings.page()
+    package = generate_code_map.ROOT / generate_code_map.PACKAGE
+    named = {
+        name
+        for file in package.rglob("*.py")
+        for name in re.findall(r'"(OTEL_[A-Z_]+[A-Z])"', file.read_text())
+    }
+    assert "OTEL_TRACES_SAMPLER" in named
+    assert {name for name in named if f"| `{name}` |" not in page} == set()
 
 
 def test_compatibility_has_every_snapshot_and_tells_what_is_not_there() -> None:

@@ -96,7 +96,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         session = create(tmp_path, 1, {"started_unix_ns": time.time_ns()})
         write(Recorder(Ring(session.folder / "process-1.ring", 1 << 16)))
         session.enter_exporter()
-        exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+        exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
         live: list[Step] = []
         take = exporter.accountant.take
         monkeypatch.setattr(
@@ -215,7 +215,7 @@ def test_a_trace_that_cannot_be_accounted_for_is_told_all_the_same(
     session = create(tmp_path, 1, {"started_unix_ns": time.time_ns()})
     Recorder(Ring(session.folder / "process-1.ring", 1 << 16)).request(level=2)
     session.enter_exporter()
-    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     monkeypatch.setattr(exporter.accountant, "account", broken)
     exporter.finish(complete=True)
     assert exporter.counters["traces_failed"] == 1
@@ -232,7 +232,7 @@ def test_a_step_that_cannot_be_told_costs_itself_alone(
         server.step(number)
     server.request(level=2)
     session.enter_exporter()
-    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     take = exporter.accountant.take
 
     def sometimes(step: Step) -> None:
@@ -254,7 +254,7 @@ def test_lost_steps_are_counted(tmp_path: Path) -> None:
     server.step(1)
     server.step(3)
     session.enter_exporter()
-    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     exporter.finish(complete=True)
     capture = latest(tmp_path / "store")
     assert capture.load().counters["steps_lost"] == 1
@@ -269,7 +269,7 @@ def test_steps_are_no_requests_that_a_killed_exporter_takes_along(tmp_path: Path
     for number in STEPS:
         server.step(number)
     session.enter_exporter()
-    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     exporter.poll()
     assert exporter.counters["steps"] == 3
     assert exporter.local is not None
@@ -286,7 +286,7 @@ def test_one_that_falls_behind_leaves_out_traces_of_steps_and_counts_them(
         server.step(number)
     server.request(level=2)
     session.enter_exporter()
-    exporter = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    exporter = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     monkeypatch.setattr(serve, "BEHIND", 1_000)
     exporter.poll()
     exporter.finish(complete=True)

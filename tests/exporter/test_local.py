@@ -47,7 +47,7 @@ def end(ring: Ring, key: int) -> None:
 
 def exporter(session: Session, store: Path) -> Exporter:
     session.enter_exporter()
-    return Exporter(session, settings.Settings(store=store))
+    return Exporter(session, settings.Settings(store=store, metrics_port=0))
 
 
 def test_what_a_killed_exporter_takes_along_is_counted(

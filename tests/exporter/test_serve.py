@@ -93,7 +93,12 @@ def start(server: Server, tmp_path: Path) -> Iterator[Start]:
             [sys.executable, "-c", CODE, str(server.folder), str(term_grace_s)],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "CODESIGN_STORE": str(tmp_path / "store"), **environ},
+            env={
+                **os.environ,
+                "CODESIGN_STORE": str(tmp_path / "store"),
+                "CODESIGN_METRICS_PORT": "0",
+                **environ,
+            },
         )
         started.append(process)
         session = join(server.folder)

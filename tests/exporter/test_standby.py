@@ -56,7 +56,11 @@ def start(session: Session, tmp_path: Path) -> Iterator[Start]:
             [sys.executable, "-m", "vllm_codesign.exporter", str(session.folder)],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "CODESIGN_STORE": str(tmp_path / "store")},
+            env={
+                **os.environ,
+                "CODESIGN_STORE": str(tmp_path / "store"),
+                "CODESIGN_METRICS_PORT": "0",
+            },
         )
         started.append(process)
         return process

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.exported import Exported, read_exported
+from tests.support.otlp_receiver import free_port
 from vllm_codesign.bench.server import VllmServer
 from vllm_codesign.bench.tiny_model import make
 from vllm_codesign.model.trace import RequestTrace
@@ -42,6 +44,8 @@ class Serving:
     store: Path
     model: str
     requests: list[str] = field(default_factory=list)
+    metrics_port: int = 0
+    """Where the exporter serves `/metrics`."""
 
     @property
     def url(self) -> str:
@@ -61,6 +65,10 @@ class Serving:
     def traces(self, wanted: Sequence[str], timeout_s: float = 2 * SEGMENT_S) -> Traces:
         """All traces so far, once those of `wanted` (hex ids) are stored."""
         return wait_for_traces(lambda: self.capture, wanted, timeout_s)
+
+    def exported(self) -> Exported:
+        """What the exporter's own `/metrics` says now."""
+        return read_exported(f"http://127.0.0.1:{self.metrics_port}/metrics")
 
     def metrics(self) -> dict[str, float]:
         """vLLM's own counters: `name` to the sum over all label sets."""
@@ -127,8 +135,10 @@ def serve(
 ) -> Iterator[Serving]:
     """Start a server with the plugin; its store and log lie in `folder`."""
     store = folder / "store"
+    metrics_port = free_port()
     environment = {
         "VLLM_PLUGINS": "codesign",
+        "CODESIGN_METRICS_PORT": str(metrics_port),
         "CODESIGN_STORE": str(store),
         "CODESIGN_KEEP_RECORDS": "1",
         **(env or {}),
@@ -141,7 +151,7 @@ def serve(
         python=python,
         log_path=folder / "server.log",
     ) as server:
-        yield Serving(server, store, model)
+        yield Serving(server, store, model, metrics_port=metrics_port)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:

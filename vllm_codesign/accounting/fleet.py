@@ -169,6 +169,29 @@ def _without(stretch: Stretch, others: Iterable[Stretch]) -> Iterator[Stretch]:
     if at < end:
         yield at, end
 
+    def add(self, other: Work) -> None:
+        """All of another's."""
+        self.house += other.house
+        self.frontend += other.frontend
+        self.dispatch += other.dispatch
+        for mine, theirs in ((self.engines, other.engines), (self.loads, other.loads)):
+            for engine, stretches in theirs.items():
+                mine.setdefault(engine, []).extend(stretches)
+
+    def since(self, start_ns: int) -> Work:
+        """What of it ends after this instant."""
+        return Work(
+            _since(start_ns, self.house),
+            _since(start_ns, self.frontend),
+            {engine: _since(start_ns, found) for engine, found in self.engines.items()},
+            _since(start_ns, self.dispatch),
+            {engine: _since(start_ns, found) for engine, found in self.loads.items()},
+        )
+
+
+def _since(start_ns: int, stretches: list[Stretch]) -> list[Stretch]:
+    return [stretch for stretch in stretches if stretch[1] > start_ns]
+
 
 def fleet(
     work: Work,

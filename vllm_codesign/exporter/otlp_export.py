@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 
 from vllm_codesign.exporter.otlp_settings import OtlpSettings
+from vllm_codesign.exporter.otlp_variables import Destination
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +31,38 @@ def make_exporter(settings: OtlpSettings) -> SpanExporter:
         # Its default was bound when the SDK was imported, before anybody redirected.
         return ConsoleSpanExporter(out=sys.stdout)
     if settings.protocol == "grpc":
-        return GrpcExporter(
-            endpoint=settings.endpoint,
-            insecure=settings.insecure,
-            credentials=_grpc_credentials(settings),
-            headers=dict(settings.headers),
-            timeout=settings.timeout_s,
-            compression={
-                "none": grpc.Compression.NoCompression,
-                "gzip": grpc.Compression.Gzip,
-            }[settings.compression],
-        )
-    return HttpExporter(
-        endpoint=settings.endpoint,
-        certificate_file=settings.certificate,
-        client_certificate_file=settings.client_certificate,
-        client_key_file=settings.client_key,
-        headers=dict(settings.headers),
-        timeout=settings.timeout_s,
-        compression=HttpCompression(settings.compression),
+        return GrpcExporter(**grpc_arguments(settings))
+    return HttpExporter(**http_arguments(settings))
+
+
+def grpc_arguments(settings: Destination) -> dict[str, Any]:
+    """Every argument of the SDK's gRPC exporters that says where to and how."""
+    return {
+        "endpoint": settings.endpoint,
+        "insecure": settings.insecure,
+        "credentials": _grpc_credentials(settings),
+        "headers": dict(settings.headers),
+        "timeout": settings.timeout_s,
+        "compression": {
+            "none": grpc.Compression.NoCompression,
+            "gzip": grpc.Compression.Gzip,
+        }[settings.compression],
+    }
+
+
+def http_arguments(settings: Destination) -> dict[str, Any]:
+    """The same of its HTTP exporters."""
+    return {
+        "endpoint": settings.endpoint,
+        "certificate_file": settings.certificate,
+        "client_certificate_file": settings.client_certificate,
+        "client_key_file": settings.client_key,
+        "headers": dict(settings.headers),
+        "timeout": settings.timeout_s,
+        "compression": HttpCompression(settings.compression),
         # None where not needed: a session given here displaces a credential provider's.
-        session=_OwnCertificateSession() if settings.certificate else None,
-    )
+        "session": _OwnCertificateSession() if settings.certificate else None,
+    }
 
 
 class _OwnCertificateSession(requests.Session):
@@ -65,7 +76,7 @@ class _OwnCertificateSession(requests.Session):
         return super().merge_environment_settings(url, proxies, stream, own, cert)
 
 
-def _grpc_credentials(settings: OtlpSettings) -> grpc.ChannelCredentials | None:
+def _grpc_credentials(settings: Destination) -> grpc.ChannelCredentials | None:
     if settings.certificate is None and settings.client_certificate is None:
         return None  # the exporter takes the system's certificates where it needs any
     return grpc.ssl_channel_credentials(
@@ -82,7 +93,7 @@ def _read(path: str | None) -> bytes | None:
         return file.read()
 
 
-class _LastWords(logging.Handler):
+class LastWords(logging.Handler):
     """Keeps what the SDK's exporters log while they export, per thread, and prints nothing.
 
     They log every batch that fails and every retry, and their return value says only that
@@ -116,7 +127,7 @@ class _LastWords(logging.Handler):
         return (last if first == last else f"{last} First: {first}")[:MAX_REASON]
 
 
-_last_words = _LastWords()
+last_words = LastWords()
 
 
 class CountingExporter(SpanExporter):
@@ -133,14 +144,14 @@ class CountingExporter(SpanExporter):
         """Spans that left the processor's queue."""
         self.sent = 0
         self.failed = 0
-        _last_words.install()
+        last_words.install()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with self._lock:
             if self._given_up:  # `Sender.close` has counted these already
                 return SpanExportResult.FAILURE
             self.taken += len(spans)
-        _last_words.clear()
+        last_words.clear()
         result, reason = SpanExportResult.FAILURE, ""
         try:
             result = self._inner.export(spans)
@@ -149,7 +160,7 @@ class CountingExporter(SpanExporter):
         if result is SpanExportResult.SUCCESS:
             self._succeeded(len(spans))
         else:
-            self._failed(len(spans), reason or _last_words.take() or "no reason given")
+            self._failed(len(spans), reason or last_words.take() or "no reason given")
         return result
 
     def _succeeded(self, count: int) -> None:

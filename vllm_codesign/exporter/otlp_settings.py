@@ -1,30 +1,29 @@
-"""OpenTelemetry's own variables, read as its Python SDK reads them.
-
-The SDK's exporters would read them too, but they answer a bad value with a traceback, a
-default nobody asked for, or silence. Here each bad value becomes one line that names the
-variable, the value and the cure; the values of `..._HEADERS` are never repeated, they are
-where people keep their tokens.
-
-Where the SDK for Python and the specification differ, the SDK wins, because vLLM's own
-tracing in the same environment follows it: timeouts are seconds, and `grpc` is the default.
-"""
+"""OpenTelemetry's own variables for traces, read as its Python SDK reads them."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
-from opentelemetry.util.re import parse_env_headers
-
+from vllm_codesign.exporter.otlp_variables import (
+    DEFAULT_GRPC_ENDPOINT,
+    SERVICE_NAME,
+    SUSPICIOUS_TIMEOUT_S,
+    Destination,
+    Reader,
+)
 from vllm_codesign.semconv import DEFAULT_SERVICE_NAME
 
-SERVICE_NAME = "OTEL_SERVICE_NAME"
-RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
-SDK_DISABLED = "OTEL_SDK_DISABLED"
+__all__ = [
+    "DEFAULT_GRPC_ENDPOINT",
+    "SUSPICIOUS_TIMEOUT_S",
+    "OtlpSettings",
+    "check",
+    "read",
+    "service_name",
+]
+
 TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 SAMPLER = "OTEL_TRACES_SAMPLER"
 SAMPLER_ARG = "OTEL_TRACES_SAMPLER_ARG"
@@ -34,7 +33,6 @@ BSP_DELAY = "OTEL_BSP_SCHEDULE_DELAY"
 BSP_TIMEOUT = "OTEL_BSP_EXPORT_TIMEOUT"
 
 EXPORTERS = ("otlp", "console", "none")
-PROTOCOLS = ("grpc", "http/protobuf")
 SAMPLERS = (
     "always_on",
     "always_off",
@@ -43,63 +41,24 @@ SAMPLERS = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
-DEFAULT_GRPC_ENDPOINT = "http://localhost:4317"
-DEFAULT_HTTP_ENDPOINT = "http://localhost:4318"
-HTTP_TRACES_PATH = "v1/traces"
-SUSPICIOUS_TIMEOUT_S = 1000.0
-"""A timeout from here on was most likely meant in the specification's milliseconds."""
-
-# What HTTP/2, and so gRPC, lets through: lower-case names, printable ASCII values.
-_HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-# What OpenTelemetry's parser refuses besides, before it decodes percent signs.
-_HEADER_FORBIDDEN = frozenset('";\\')
-_USERINFO = re.compile(r"(?<=//)[^@/]*@")
 
 
 @dataclass(frozen=True, slots=True)
-class OtlpSettings:
+class OtlpSettings(Destination):
     """Where spans go, and which of them. Only made where they go somewhere."""
 
-    exporter: Literal["otlp", "console"] = "otlp"
-    protocol: str = "grpc"
-    endpoint: str = DEFAULT_GRPC_ENDPOINT
-    """As the SDK's exporter wants it: for `http/protobuf` with the path."""
-    insecure: bool | None = None
-    """None: no variable says, the endpoint's scheme decides."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout_s: float = 10.0
-    compression: str = "none"
-    certificate: str | None = None
-    client_certificate: str | None = None
-    client_key: str | None = None
     sampler: str = "parentbased_always_on"
     sampler_ratio: float = 1.0
-    resource: Mapping[str, str] = field(default_factory=dict)
     queue_size: int = 2048
     batch_size: int = 512
     delay_ms: int = 5000
-
-    @property
-    def destination(self) -> str:
-        """For people, without user or password that the address may hold."""
-        if self.exporter == "console":
-            return "console"
-        address = _USERINFO.sub("", self.endpoint)
-        if self.protocol != "grpc":
-            return f"{self.protocol} at {address}"
-        scheme, separator, rest = address.partition("://")
-        plain = scheme != "https" and (
-            scheme == "http" and bool(separator) if self.insecure is None else self.insecure
-        )
-        return f"grpc {'without' if plain else 'with'} TLS at {rest if separator else address}"
 
 
 def service_name(environ: Mapping[str, str]) -> str:
     """`service.name` of the server: its variable, else the resource attribute, else `vllm`."""
     if name := environ.get(SERVICE_NAME, "").strip():
         return name
-    attributes = _Reader(environ).resource_attributes()
+    attributes = Reader(environ).resource_attributes()
     return attributes.get("service.name") or DEFAULT_SERVICE_NAME
 
 
@@ -110,209 +69,48 @@ def check(environ: Mapping[str, str]) -> list[str]:
 
 def read(environ: Mapping[str, str]) -> tuple[OtlpSettings | None, list[str]]:
     """The settings, None where nothing is to be sent, and one line for each bad value."""
-    reader = _Reader(environ)
-    if reader.flag(SDK_DISABLED):
-        return None, reader.problems
-    endpoint_set = bool(reader.otlp("ENDPOINT")[1])
-    default = "otlp" if endpoint_set else "none"
-    exporter = reader.choice(TRACES_EXPORTER, EXPORTERS, default)
+    reader = Reader(environ)
+    exporter = reader.sends(TRACES_EXPORTER, EXPORTERS)
     if exporter == "none":
         return None, reader.problems
-    settings = reader.settings("console" if exporter == "console" else "otlp")
+    settings = _settings(reader, "console" if exporter == "console" else "otlp")
     return settings, reader.problems
 
 
-class _Reader:
-    """Reads one variable at a time and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        self.problems: list[str] = []
-
-    def get(self, name: str) -> str:
-        """The value, empty where unset: the specification makes no difference between the two."""
-        return self.environ.get(name, "").strip()
-
-    def otlp(self, suffix: str) -> tuple[str, str]:
-        """Name and value of the variable in force: the one for traces, else the general one."""
-        special, general = f"OTEL_EXPORTER_OTLP_TRACES_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"
-        if value := self.get(special):
-            return special, value
-        return general, self.get(general)
-
-    def bad(self, name: str, value: str, why: str) -> None:
-        self.problems.append(f"{name}={_USERINFO.sub('', value)!r} {why}")
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name).lower()
-        if value not in ("", "true", "false"):
-            self.bad(name, value, "is neither true nor false; set one of them or unset it")
-        return value == "true"
-
-    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
-        return self._choice(name, self.get(name), allowed, default)
-
-    def _choice(self, name: str, value: str, allowed: tuple[str, ...], default: str) -> str:
-        value = value.lower()
-        if not value:
-            return default
-        if value not in allowed:
-            self.bad(name, value, f"is not supported; set one of {', '.join(allowed)}")
-            return default
-        return value
-
-    def positive_int(self, name: str, default: int) -> int:
-        value = self.get(name)
-        if not value:
-            return default
-        if not value.isascii() or not value.isdigit() or int(value) == 0:
-            self.bad(name, value, f"is not a whole number above 0; the default is {default}")
-            return default
-        return int(value)
-
-    def settings(self, exporter: Literal["otlp", "console"]) -> OtlpSettings:
-        protocol = "grpc"
-        endpoint = DEFAULT_GRPC_ENDPOINT
-        if exporter == "otlp":
-            protocol = self._choice(*self.otlp("PROTOCOL"), PROTOCOLS, "grpc")
-            endpoint = self.endpoint(protocol)
-        encodings = ("none", "gzip") if protocol == "grpc" else ("none", "gzip", "deflate")
-        sampler = self.choice(SAMPLER, SAMPLERS, "parentbased_always_on")
-        queue_size = self.positive_int(BSP_QUEUE_SIZE, 2048)
-        self.positive_int(BSP_TIMEOUT, 30000)
-        client_certificate, client_key = self.file("CLIENT_CERTIFICATE"), self.file("CLIENT_KEY")
-        if (client_certificate is None) != (client_key is None):
-            name, value = self.otlp("CLIENT_KEY" if client_key else "CLIENT_CERTIFICATE")
-            other = "CLIENT_CERTIFICATE" if client_key else "CLIENT_KEY"
-            self.bad(name, value, f"needs OTEL_EXPORTER_OTLP_{other} beside it; set both")
-        return OtlpSettings(
-            exporter=exporter,
-            protocol=protocol,
-            endpoint=endpoint,
-            insecure=self.insecure(),
-            headers=self.headers(),
-            timeout_s=self.timeout_s(),
-            compression=self._choice(*self.otlp("COMPRESSION"), encodings, "none"),
-            certificate=self.file("CERTIFICATE"),
-            client_certificate=client_certificate,
-            client_key=client_key,
-            sampler=sampler,
-            sampler_ratio=self.ratio() if sampler.endswith("traceidratio") else 1.0,
-            resource=self.resource_attributes(),
-            queue_size=queue_size,
-            batch_size=self.batch_size(queue_size),
-            delay_ms=self.positive_int(BSP_DELAY, 5000),
-        )
-
-    def endpoint(self, protocol: str) -> str:
-        name, value = self.otlp("ENDPOINT")
-        if protocol == "grpc":
-            if value:
-                self._check_grpc_endpoint(name, value)
-            return value or DEFAULT_GRPC_ENDPOINT
-        if value:
-            self._check_http_endpoint(name, value)
-        if value and name == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":
-            return value  # the specification: this one is used as it is
-        return f"{(value or DEFAULT_HTTP_ENDPOINT).removesuffix('/')}/{HTTP_TRACES_PATH}"
-
-    def _check_http_endpoint(self, name: str, value: str) -> None:
-        if not value.lower().startswith(("http://", "https://")) or not _has_host(value):
-            self.bad(name, value, "is not a URL; set it to http://HOST:4318 or https://HOST:4318")
-
-    def _check_grpc_endpoint(self, name: str, value: str) -> None:
-        # gRPC also knows unix:PATH, which has no host and which OpenTelemetry hands through.
-        if value.startswith("unix:"):
-            return
-        if not _has_host(value if "://" in value else f"//{value}"):
-            self.bad(name, value, "names no host; set it to http://HOST:4317 or https://HOST:4317")
-
-    def insecure(self) -> bool | None:
-        name, value = self.otlp("INSECURE")
-        return self.flag(name) if value else None
-
-    def timeout_s(self) -> float:
-        name, value = self.otlp("TIMEOUT")
-        if not value:
-            return 10.0
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = 0.0
-        if not 0.0 < seconds < float("inf"):
-            self.bad(name, value, "is not a number of seconds above 0; the default is 10")
-            return 10.0
-        return seconds
-
-    def file(self, suffix: str) -> str | None:
-        name, value = self.otlp(suffix)
-        if not value:
-            return None
-        if not os.path.isfile(value) or not os.access(value, os.R_OK):
-            self.bad(name, value, "is no readable file; name a PEM file or unset it")
-        return value
-
-    def headers(self) -> Mapping[str, str]:
-        name, value = self.otlp("HEADERS")
-        for number, item in enumerate(value.split(","), start=1):
-            if item.strip() and not _is_header(item):
-                self.problems.append(
-                    f"{name}: item {number} (not shown, it may be secret) is not NAME=VALUE in "
-                    "printable ASCII; percent-encode the value, as in x-key=a%2Cb"
-                )
-                return {}
-        return dict(parse_env_headers(value, liberal=True))
-
-    def ratio(self) -> float:
-        value = self.get(SAMPLER_ARG)
-        if not value:
-            return 1.0
-        try:
-            ratio = float(value)
-        except ValueError:
-            ratio = -1.0
-        if not 0.0 <= ratio <= 1.0:
-            self.bad(SAMPLER_ARG, value, "is not a number from 0 to 1; the default is 1")
-            return 1.0
-        return ratio
-
-    def resource_attributes(self) -> dict[str, str]:
-        attributes: dict[str, str] = {}
-        for item in filter(str.strip, self.get(RESOURCE_ATTRIBUTES).split(",")):
-            key, separator, value = (part.strip() for part in item.partition("="))
-            if not key or not separator:
-                self.bad(
-                    RESOURCE_ATTRIBUTES,
-                    item.strip(),
-                    "is not KEY=VALUE; percent-encode commas within a value as %2C",
-                )
-                continue
-            attributes[unquote(key)] = unquote(value)
-        return attributes
-
-    def batch_size(self, queue_size: int) -> int:
-        if not self.get(BSP_BATCH_SIZE):
-            return min(512, queue_size)
-        size = self.positive_int(BSP_BATCH_SIZE, min(512, queue_size))
-        if size > queue_size:
-            self.bad(BSP_BATCH_SIZE, str(size), f"is above {BSP_QUEUE_SIZE}={queue_size}; lower it")
-            return queue_size
-        return size
+def _settings(reader: Reader, exporter: Literal["otlp", "console"]) -> OtlpSettings:
+    destination = reader.destination(exporter)
+    sampler = reader.choice(SAMPLER, SAMPLERS, "parentbased_always_on")
+    queue_size = reader.positive_int(BSP_QUEUE_SIZE, 2048)
+    reader.positive_int(BSP_TIMEOUT, 30000)
+    return OtlpSettings(
+        **destination,
+        sampler=sampler,
+        sampler_ratio=_ratio(reader) if sampler.endswith("traceidratio") else 1.0,
+        queue_size=queue_size,
+        batch_size=_batch_size(reader, queue_size),
+        delay_ms=reader.positive_int(BSP_DELAY, 5000),
+    )
 
 
-def _has_host(url: str) -> bool:
+def _ratio(reader: Reader) -> float:
+    value = reader.get(SAMPLER_ARG)
+    if not value:
+        return 1.0
     try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", url)
-    except ValueError:  # a port that is not a number, or an unclosed bracket
-        return False
+        ratio = float(value)
+    except ValueError:
+        ratio = -1.0
+    if not 0.0 <= ratio <= 1.0:
+        reader.bad(SAMPLER_ARG, value, "is not a number from 0 to 1; the default is 1")
+        return 1.0
+    return ratio
 
 
-def _is_header(item: str) -> bool:
-    name, separator, value = item.partition("=")
-    if not separator or not _HEADER_NAME.fullmatch(unquote(name).strip().lower()):
-        return False
-    raw = value.strip()
-    if _HEADER_FORBIDDEN.intersection(raw) or not _HEADER_VALUE.fullmatch(raw):
-        return False
-    return bool(_HEADER_VALUE.fullmatch(unquote(raw)))
+def _batch_size(reader: Reader, queue_size: int) -> int:
+    if not reader.get(BSP_BATCH_SIZE):
+        return min(512, queue_size)
+    size = reader.positive_int(BSP_BATCH_SIZE, min(512, queue_size))
+    if size > queue_size:
+        reader.bad(BSP_BATCH_SIZE, str(size), f"is above {BSP_QUEUE_SIZE}={queue_size}; lower it")
+        return queue_size
+    return size

@@ -22,6 +22,7 @@ from vllm_codesign.exporter.clock import Anchor
 from vllm_codesign.exporter.collect import Collector
 from vllm_codesign.exporter.facts import Origin
 from vllm_codesign.exporter.local import LocalStore
+from vllm_codesign.exporter.metrics import live as live_metrics
 from vllm_codesign.exporter.otlp import Sender, service_name
 from vllm_codesign.exporter.samplers.every import Samplers
 from vllm_codesign.model.errors import CodesignError
@@ -90,7 +91,10 @@ class Exporter:
         )
         self.local: LocalStore | None = None
         self._open_store()
-        if self.local is not None:
+        self.metrics = live_metrics.make(
+            os.environ, settings, self._resource, self.assembler, self.builder
+        )
+        if self.local is not None or self.metrics is not None:
             self.samplers.start()
         self._saved_at = 0.0
         self._segments_saved = 0
@@ -137,9 +141,13 @@ class Exporter:
             taken += 1
             self.samplers.take(pid, record)
             self.assembler.take(pid, record)
+            if self.metrics is not None and record.kind in self.metrics.kinds:
+                self.metrics.take(pid, record)
             if self.local is not None:
                 self.local.keep(pid, record)
         self.counters["records"] += taken
+        if self.metrics is not None:
+            self.metrics.read(read_until, taken)
         self._behind = taken * BEHIND > self.collector.capacity and not final
         self._mark_lossy()
         self._hand_out_steps(read_until, final)
@@ -180,11 +188,14 @@ class Exporter:
                 self._hand_out_step(step)
             except Exception:  # noqa: BLE001
                 self._trace_failed()
-        self.accountant.trim(min(self.assembler.oldest_begin(), read_until - KEEP_STEPS_NS))
+        needed = self.metrics.needs_steps_since if self.metrics is not None else read_until
+        self.accountant.trim(min(self.assembler.oldest_begin(), read_until - KEEP_STEPS_NS, needed))
 
     def _hand_out_step(self, step: Step) -> None:
         self.accountant.take(step)
         self.counters["steps"] += 1
+        if self.metrics is not None:
+            self.metrics.step(step)
         if self._behind:
             # Three quarters of a step's cost; requests are still accounted for by it.
             self.counters["steps_not_stored"] += 1
@@ -268,17 +279,28 @@ class Exporter:
         self.counters["spans"] += len(trace.spans)
         if self.local is not None:
             self.local.add(trace, self._resource)
-        if self.sender.active and self.sender.sampled(trace.root, parent_sampled):
+        sent = self.sender.active and self.sender.sampled(trace.root, parent_sampled)
+        if sent:
             self.sender.send(trace)
+        if self.metrics is not None:
+            self.metrics.request(trace, kept=sent or self.local is not None)
 
     def housekeep(self) -> None:
-        """Once a second: samples, segments that are due, `run.json`, caps."""
+        """Once a second: samples, metrics, segments that are due, `run.json`, caps."""
         now_ns, now = time.monotonic_ns(), time.monotonic()
         self.anchor.poll()
         self.session.beat()
+        if self.local is None and self.metrics is None:
+            return
+        running = self.collector.running
+        samples = list(self.samplers.sample(now_ns, running))
+        if self.metrics is not None:
+            self.metrics.samples(now_ns, samples, running)
+            self.metrics.look(self.session.level, self.collector, self._counters())
+            self.metrics.close_windows(self.accountant.timelines, self.collector.gone)
         if self.local is None:
             return
-        for sample in self.samplers.sample(now_ns, self.collector.running):
+        for sample in samples:
             series = sample.series
             at = self.anchor.to_unix(sample.at_ns)
             self.local.sample(at, series.name, series.unit, sample.value, sample.attributes)
@@ -294,14 +316,10 @@ class Exporter:
             "rows_not_stored": self.local.lost if self.local is not None else 0,
         }
 
-    def save_run(self, complete: bool) -> None:
-        """Bring `run.json` up to date."""
-        if self.local is None:
-            return
-        self._losses_saved = self._losses()
-        counters = {
+    def _counters(self) -> dict[str, int]:
+        return {
             **self.counters,
-            **self._losses_saved,
+            **self._losses(),
             "orphan_records": self.assembler.orphans,
             "steps_lost": self.assembler.steps.lost,
             "connector_calls_missed": self.assembler.steps.calls.missed,
@@ -309,8 +327,14 @@ class Exporter:
             "exporter_starts": self.session.exporter_starts,
             **{f"otlp_{key}": value for key, value in self.sender.stats().items()},
         }
+
+    def save_run(self, complete: bool) -> None:
+        """Bring `run.json` up to date."""
+        if self.local is None:
+            return
+        self._losses_saved = self._losses()
         self.local.save_run(
-            counters,
+            self._counters(),
             hooks=run_file.hook_rows(self.session) or self.local.run.hooks,
             anchors=run_file.anchors(self.anchor.readings),
             drops=self.collector.drops(),
@@ -333,6 +357,9 @@ class Exporter:
         if self.sender.active:
             self.sender.close(FLUSH_S)
             self.save_run(complete)
+        if self.metrics is not None:
+            self.metrics.close_last_window(self.accountant.timelines, self.collector.gone)
+            self.metrics.close(FLUSH_S)
 
 
 def serve(folder: Path) -> int:

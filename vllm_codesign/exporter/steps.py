@@ -159,6 +159,15 @@ class StepAssembler:
         ]
         return min(begins, default=1 << 62)
 
+    def told_until(self) -> int:
+        """Up to when everything is told of every engine's steps; far in the future if all is."""
+        begins = (
+            planned.t0 - planned.b
+            for steps in self._partial.values()
+            for planned in (step.one[Kind.STEP] for step in steps.values())
+        )
+        return min(begins, default=1 << 62)
+
     def complete(
         self, read_until: int, final: bool = False, gone: Collection[int] = ()
     ) -> Iterator[Step]:

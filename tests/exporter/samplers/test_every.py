@@ -41,7 +41,7 @@ def ring(session: Session) -> Ring:
 
 def test_a_capture_has_the_series(session: Session, ring: Ring, tmp_path: Path) -> None:
     session.enter_exporter()
-    running = Exporter(session, settings.Settings(store=tmp_path / "store"))
+    running = Exporter(session, settings.Settings(store=tmp_path / "store", metrics_port=0))
     running.collector.any_alive()
     running.poll()
     running.housekeep()
