@@ -158,6 +158,30 @@ class Work:
         for pid, request, stretch in runs:
             self.running.setdefault(pid, []).extend(_without(stretch, loads.get(request, ())))
 
+    def add(self, other: Work) -> None:
+        """All of another's."""
+        self.house += other.house
+        self.frontend += other.frontend
+        self.dispatch += other.dispatch
+        for mine, theirs in zip(self._by_engine, other._by_engine, strict=True):
+            for engine, stretches in theirs.items():
+                mine.setdefault(engine, []).extend(stretches)
+
+    def since(self, start_ns: int) -> Work:
+        """What of it ends after this instant."""
+        left = Work(
+            _since(start_ns, self.house),
+            _since(start_ns, self.frontend),
+            dispatch=_since(start_ns, self.dispatch),
+        )
+        for kept, all_ in zip(left._by_engine, self._by_engine, strict=True):
+            kept.update((engine, _since(start_ns, found)) for engine, found in all_.items())
+        return left
+
+    @property
+    def _by_engine(self) -> tuple[dict[int, list[Stretch]], ...]:
+        return self.engines, self.running, self.blocking, self.background
+
 
 def _without(stretch: Stretch, others: Iterable[Stretch]) -> Iterator[Stretch]:
     """What of it lies outside all of the others."""
@@ -168,25 +192,6 @@ def _without(stretch: Stretch, others: Iterable[Stretch]) -> Iterator[Stretch]:
         at = max(at, until)
     if at < end:
         yield at, end
-
-    def add(self, other: Work) -> None:
-        """All of another's."""
-        self.house += other.house
-        self.frontend += other.frontend
-        self.dispatch += other.dispatch
-        for mine, theirs in ((self.engines, other.engines), (self.loads, other.loads)):
-            for engine, stretches in theirs.items():
-                mine.setdefault(engine, []).extend(stretches)
-
-    def since(self, start_ns: int) -> Work:
-        """What of it ends after this instant."""
-        return Work(
-            _since(start_ns, self.house),
-            _since(start_ns, self.frontend),
-            {engine: _since(start_ns, found) for engine, found in self.engines.items()},
-            _since(start_ns, self.dispatch),
-            {engine: _since(start_ns, found) for engine, found in self.loads.items()},
-        )
 
 
 def _since(start_ns: int, stretches: list[Stretch]) -> list[Stretch]:
