@@ -30,11 +30,12 @@ def build(checkout: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the site is made from."""
-    for name in ("mkdocs.yml", "CHANGELOG.md", "benchmarks/README.md", "deploy/rocm/README.md"):
+    """A copy of what the site is made from, with the files that its pages show."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    for name in ("mkdocs.yml", *re.findall(r'^--8<-- "(.+)"$', pages, re.M)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     return tmp_path
 
 
