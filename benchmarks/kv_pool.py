@@ -11,12 +11,14 @@ from typing import Any
 
 from benchmarks.micro_cases import wrapped
 from vllm_codesign.hooks import engine_core
-from vllm_codesign.hooks.block_life import BLOCKS
+from vllm_codesign.hooks.block_life import BLOCKS, REMEMBERED_POOLS
 from vllm_codesign.hooks.engine_state import ENGINE
 from vllm_codesign.recorder import active, session
 from vllm_codesign.settings import DEFAULT_RING_BYTES
 
 BLOCK_SIZES = (16, 128)
+CHUNK_TOKENS = 2_048
+"""Prompt tokens of a step."""
 HASHES = ("sha256", "sha256_cbor", *(("xxhash",) if find_spec("xxhash") else ()))
 """Those of vLLM's that are installed."""
 
@@ -95,16 +97,21 @@ class Pool:
         self._found[request.request_id] = blocks, count
 
     def allocate(self, request: Any) -> None:
-        """All that the prompt needs; it is cached at once."""
-        blocks, count = self._found.pop(request.request_id, (None, 0))
-        got = self.manager.allocate_slots(
-            request,
-            num_new_tokens=request.num_tokens - count,
-            num_new_computed_tokens=count,
-            new_computed_blocks=blocks,
-        )
-        if got is None:
-            raise RuntimeError("the pool is too small for one prompt")
+        """All that the prompt needs, chunk by chunk as it is computed; each is cached at once."""
+        blocks, found = self._found.pop(request.request_id, (None, 0))
+        while request.num_computed_tokens + found < request.num_tokens:
+            rest = request.num_tokens - request.num_computed_tokens - found
+            new = min(rest, CHUNK_TOKENS)
+            got = self.manager.allocate_slots(
+                request,
+                num_new_tokens=new,
+                num_new_computed_tokens=found,
+                new_computed_blocks=blocks,
+            )
+            if got is None:
+                raise RuntimeError("the pool is too small for one prompt")
+            request.num_computed_tokens += found + new
+            blocks, found = None, 0
 
     def free(self, request: Any) -> None:
         self.manager.free(request)
@@ -115,6 +122,11 @@ class Pool:
             raise RuntimeError("a request still has blocks")
         BLOCKS.reset()
 
+    def remember(self) -> None:
+        """As many hashes as a server remembers that has run for long."""
+        for number in range(REMEMBERED_POOLS * self.manager.block_pool.num_gpu_blocks):
+            BLOCKS.seen[number.to_bytes(36, "big")] = None
+
 
 @contextmanager
 def hooked(pool: Pool) -> Iterator[None]:
@@ -124,6 +136,7 @@ def hooked(pool: Pool) -> Iterator[None]:
     ENGINE.pool, ENGINE.block_size = id(pool.manager.block_pool), pool.block_size
     for row, (owner, name) in _ROWS.items():
         setattr(targets[owner], name, wrapped(row, before[owner, name]))
+    pool.remember()
     try:
         yield
     finally:

@@ -207,3 +207,15 @@ def test_the_scheduler_says_which_pool_is_the_devices() -> None:
     config.kv_cache_groups = [1, 2]
     queue(scheduler, request("b"))
     assert ENGINE.block_size == 0, "blocks of several kinds do not say how many tokens they hold"
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
+    """In a server that has run for long each cached block adds one and drops one."""
+    made, _ = new("a")
+    limit = block_life.REMEMBERED_POOLS * POOL.num_gpu_blocks
+    for number in range(limit + 5):
+        cache(made, 100 + number)
+    assert len(BLOCKS.seen) == limit
+    hashes = list(BLOCKS.seen)
+    cache(made, 250)
+    assert list(BLOCKS.seen)[:-1] == hashes[1:]

@@ -209,10 +209,14 @@ def outcomes(calls: list[Call], traces: Traces) -> dict[str, int]:
 
 
 def analyze(capture: Path) -> str:
-    """What `codesign analyze` prints."""
+    """What `codesign analyze` prints where no name has to be folded."""
     command = Path(sys.executable).with_name("codesign")
     done = subprocess.run(
-        [command, "analyze", str(capture)], capture_output=True, text=True, timeout=60
+        [command, "analyze", str(capture)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -8,6 +8,7 @@ loss; a prompt whose blocks had been cached and no longer are is computed again.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from typing import Any
 
 from vllm_codesign.hooks.engine_state import ENGINE, Owner, Scheduled, Shared
@@ -17,7 +18,7 @@ from vllm_codesign.recorder.layout import Kind
 _FIRST_GROUP = bytes(4)
 """What follows the hash of a block in the key of the first KV cache group."""
 
-_REMEMBERED_POOLS = 4
+REMEMBERED_POOLS = 4
 """Hashes are remembered for this many times the blocks of the pool."""
 
 
@@ -32,8 +33,9 @@ class Blocks:
 
     def __init__(self) -> None:
         self.owners: dict[int, Owner | Shared] = {}
-        self.seen: dict[bytes, None] = {}
-        """Hashes that were cached once, oldest first."""
+        self.seen: OrderedDict[bytes, None] = OrderedDict()
+        """Hashes that were cached once, oldest first: a plain dict walks over all that it has
+        dropped before it comes to its oldest."""
         self.evicting: dict[Owner | Shared, int] = {}
         """Blocks taken within the allocation that is running."""
         self.sending: dict[str, Owner] = {}
@@ -77,10 +79,9 @@ def cached(
             owners[block.block_id] = owner
             if not group:
                 seen[block_hash] = None
-    excess = len(seen) - _REMEMBERED_POOLS * pool.num_gpu_blocks
-    if excess > 0:
-        for block_hash in list(seen)[:excess]:
-            del seen[block_hash]
+    excess = len(seen) - REMEMBERED_POOLS * pool.num_gpu_blocks
+    for _ in range(excess):
+        seen.popitem(last=False)
 
 
 def emptied(_t0: int, _t1: int, done: Any, pool: Any) -> None:
