@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-otel lint demo docs dashboards lock bench-overhead test-deploy clean
+.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-otel lint demo docs dashboards lock bench-overhead test-deploy docs-site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,13 @@ lint: setup ## ruff, import-linter, mypy
 demo: setup ## serve the tiny model, load it, print where the time went (6 min at most)
 	$(BIN)/codesign demo --model .cache/models/tiny
 
-docs: setup ## regenerate generated pages
-	$(BIN)/python docs/generate_spans.py
+docs: setup ## write the generated pages again
+	$(BIN)/python -m docs.generate
+
+docs-site: ## build the documentation's site, strictly, into out/site
+	@requirements/setup.sh --docs
+	@# Not --quiet: that hides warnings from `strict`, too.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 dashboards: setup ## regenerate the Grafana dashboards, and check them
 	$(BIN)/python dashboards/generate.py
@@ -66,5 +71,5 @@ bench-overhead: setup ## what recording costs
 	$(BIN)/python benchmarks/overhead.py
 
 clean: ## remove environments, caches and output
-	rm -rf .venv .venv-0.19.0 .venv-otel-1.40 .cache out dist build
+	rm -rf .venv .venv-0.19.0 .venv-otel-1.40 .venv-docs .cache out dist build
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -2,6 +2,7 @@
 
     setup.py [VERSION]      .venv for vLLM 0.32.0, .venv-VERSION for another version
     setup.py --otel-1.40    .venv-otel-1.40: the plugin and its tests, without vLLM
+    setup.py --docs         .venv-docs: what builds the documentation's site
     setup.py --lock         rewrite the pinned files from the .in files
 
 TORCH_INDEX in the environment names another index for torch.
@@ -38,13 +39,14 @@ MODEL = CACHE / "models" / "tiny"
 DEFAULT_VERSION = "0.32.0"
 VERSIONS = ("0.32.0", "0.19.0")
 OTEL = "otel-1.40"
+DOCS = "docs"
 
 # Measured: 3.1 GB with the CPU build of torch, 6.2 GB (0.32.0) and 7.9 GB (0.19.0) with the
 # CUDA build that PyPI offers; the rest is room for what uv unpacks on the way.
 GIB = 1 << 30
 ROOM_CPU = 4 * GIB
 ROOM_CUDA = 9 * GIB
-ROOM_OTEL = 1 * GIB
+ROOM_PINS = 1 * GIB
 
 # pip's name of a setting, with underscores -> uv's, and how uv separates several values.
 FROM_PIP = {
@@ -383,26 +385,38 @@ def set_up_vllm(version: str, torch_index: str) -> None:
 
 def set_up_otel() -> None:
     """The plugin's own requirements at the oldest OpenTelemetry it supports; no vLLM, no torch."""
-    environment = Environment(f".venv-{OTEL}")
-    pins = REQUIREMENTS / f"{OTEL}.txt"
+    environment = set_up_pins(OTEL, "the plugin's requirements with OpenTelemetry 1.40")
+    install_project(environment, uv_environment())
+    say(f"{environment.path.name} is ready")
+
+
+def set_up_docs() -> None:
+    """What builds the site; apart from the package, whose requirements it would only narrow."""
+    environment = set_up_pins(DOCS, "mkdocs-material and what it needs")
+    say(f"{environment.path.name} is ready")
+
+
+def set_up_pins(name: str, what: str) -> Environment:
+    """`.venv-NAME` with exactly what `NAME.txt` pins."""
+    environment = Environment(f".venv-{name}")
+    pins = REQUIREMENTS / f"{name}.txt"
     key = digest(pins, sys.version_info[:2], UV_VERSION)
     check_machine(vllm=False)
     ready = environment.stamps().get("packages") == key and environment.runs()
     if not ready:
-        check_room(environment.path, ROOM_OTEL, "the environment")
+        check_room(environment.path, ROOM_PINS, "the environment")
     bootstrap_uv()
-    env = uv_environment()
     if not ready:
+        env = uv_environment()
         prepare(environment, env)
-        say("installing the plugin's requirements with OpenTelemetry 1.40")
+        say(f"installing {what}")
         run(
             *(UV, "pip", "install", "--python", environment.python, "--no-deps", "-r", pins),
             env=env,
         )
         expect_whole(environment)
         environment.stamp("packages", key)
-    install_project(environment, env)
-    say(f"{environment.path.name} is ready")
+    return environment
 
 
 # --- locking ------------------------------------------------------------------------------
@@ -423,8 +437,9 @@ def lock() -> None:
             f" first, from torch-{version}.txt."
         )
         write_pins(f"vllm-{version}", header, body)
-    body = compile_pins(OTEL, [f"-r {OTEL}.in"], env)
-    write_pins(OTEL, "# Compiled by `make lock`.", body)
+    for name in (OTEL, DOCS):
+        body = compile_pins(name, [f"-r {name}.in"], env)
+        write_pins(name, "# Compiled by `make lock`.", body)
 
 
 def compile_pins(name: str, sources: list[str], env: dict[str, str]) -> list[str]:
@@ -456,6 +471,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="setup", description=__doc__.splitlines()[0])
     parser.add_argument("version", nargs="?", default=DEFAULT_VERSION)
     parser.add_argument("--otel-1.40", dest="otel", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     parser.add_argument("--lock", action="store_true")
     asked = parser.parse_args()
     started = time.monotonic()
@@ -470,6 +486,8 @@ def main() -> int:
                 lock()
             elif asked.otel:
                 set_up_otel()
+            elif asked.docs:
+                set_up_docs()
             else:
                 set_up_vllm(asked.version, os.environ.get("TORCH_INDEX", ""))
     except SetupError as error:

@@ -18,7 +18,7 @@ import vllm_codesign
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = ("vllm-0.32.0", "vllm-0.19.0", "otel-1.40")
+LOCKS = ("vllm-0.32.0", "vllm-0.19.0", "otel-1.40", "docs")
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal
 
 import pytest
@@ -177,3 +177,21 @@ def test_without_device_times_nobody_says_that_it_was_idle_for_a_cause() -> None
     assert engine.busy_ns == 0
     assert engine.idle_ns["other"] == STEP_NS - 10 - 6
     assert "prepare" not in engine.idle_ns
+
+
+def test_adding_and_cutting_forget_no_kind_of_work() -> None:
+    def work(*stretches: tuple[int, int]) -> Work:
+        made = Work()
+        for each in fields(Work):
+            kind = getattr(made, each.name)
+            if isinstance(kind, dict):
+                kind[7] = [*stretches]
+            else:
+                kind += stretches
+        return made
+
+    total = work((0, 10))
+    total.add(work((10, 20), (20, 30)))
+    assert total == work((0, 10), (10, 20), (20, 30))
+    assert total.since(10) == work((10, 20), (20, 30))
+    assert total == work((0, 10), (10, 20), (20, 30))

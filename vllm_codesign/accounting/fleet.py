@@ -163,24 +163,22 @@ class Work:
         self.house += other.house
         self.frontend += other.frontend
         self.dispatch += other.dispatch
-        for mine, theirs in zip(self._by_engine(), other._by_engine(), strict=True):
+        for mine, theirs in zip(self._by_engine, other._by_engine, strict=True):
             for engine, stretches in theirs.items():
                 mine.setdefault(engine, []).extend(stretches)
 
     def since(self, start_ns: int) -> Work:
         """What of it ends after this instant."""
-        engines, *others = (
-            {engine: _since(start_ns, found) for engine, found in each.items()}
-            for each in self._by_engine()
-        )
-        return Work(
+        left = Work(
             _since(start_ns, self.house),
             _since(start_ns, self.frontend),
-            engines,
-            _since(start_ns, self.dispatch),
-            *others,
+            dispatch=_since(start_ns, self.dispatch),
         )
+        for kept, all_ in zip(left._by_engine, self._by_engine, strict=True):
+            kept.update((engine, _since(start_ns, found)) for engine, found in all_.items())
+        return left
 
+    @property
     def _by_engine(self) -> tuple[dict[int, list[Stretch]], ...]:
         return self.engines, self.running, self.blocking, self.background
 

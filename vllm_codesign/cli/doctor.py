@@ -69,6 +69,7 @@ def command(ctx: click.Context, as_json: bool, connectors: tuple[str, ...]) -> N
         *hook_findings(outcomes),
         *connector_checks.findings(connectors, rows, absent),
         *checks.otlp(os.environ),
+        *checks.metrics(chosen, os.environ),
         *checks.store(chosen.store),
         *checks.shared_memory(chosen),
         *checks.limits(chosen),

@@ -1,0 +1,23 @@
+"""Writes every generated page again: `make docs`.
+
+A generator is a module `docs/generate_*.py` with the path `PAGE` and the function `page()`, which
+returns its whole text.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+
+def generators() -> list[ModuleType]:
+    """All of them, by name."""
+    files = sorted(Path(__file__).parent.glob("generate_*.py"))
+    return [importlib.import_module(f"docs.{file.stem}") for file in files]
+
+
+if __name__ == "__main__":
+    for each in generators():
+        each.PAGE.write_text(each.page(), encoding="utf-8")
+        print(each.PAGE.name)
