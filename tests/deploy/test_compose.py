@@ -31,9 +31,9 @@ CLICKHOUSE = {
 ALWAYS = {"collector", "tempo", "jaeger", "prometheus", "grafana"}
 
 
-def _ports(service: Json) -> set[tuple[str, int, int]]:
+def _ports(service: Json) -> set[tuple[str | None, int, int]]:
     return {
-        (port["host_ip"], int(port["published"]), port["target"])
+        (port.get("host_ip"), int(port["published"]), port["target"])
         for port in service.get("ports", ())
     }
 

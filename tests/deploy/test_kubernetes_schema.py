@@ -85,14 +85,20 @@ def test_pod_monitors_fit_the_operators_definition(tmp_path: Path) -> None:
     for monitor in monitors:
         assert monitor["apiVersion"] == f"monitoring.coreos.com/{version['name']}"
         jsonschema.validate(monitor, schema)
+        monitor["spec"]["podMetricsEndpoints"][0]["relabeling"] = []
+        with pytest.raises(jsonschema.ValidationError, match="relabeling"):
+            jsonschema.validate(monitor, schema)
 
 
 def _forbid_unknown(schema: Json) -> None:
     """The API server drops what a definition does not know; here it is an error."""
     if "properties" in schema:
         schema.setdefault("additionalProperties", False)
-    for inner in [*schema.get("properties", {}).values(), schema.get("items", {})]:
-        _forbid_unknown(inner)
+    inner = list(schema.get("properties", {}).values())
+    if "items" in schema:
+        inner.append(schema["items"])
+    for found in inner:
+        _forbid_unknown(found)
 
 
 def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
