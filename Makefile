@@ -46,6 +46,7 @@ demo: setup ## serve the tiny model, load it, print where the time went (6 min a
 
 docs: setup ## regenerate generated pages
 	$(BIN)/python docs/generate_spans.py
+	$(BIN)/python docs/generate_metrics.py
 
 dashboards: setup ## regenerate the Grafana dashboards, and check them
 	$(BIN)/python dashboards/generate.py

@@ -126,8 +126,10 @@ def test_the_studys_settings(own, tmp_path, monkeypatch, device, engine_driven):
 
 
 def test_both_arms_hash_alike(own, tmp_path, monkeypatch):
-    """Whatever the environment says: LMCache finds nothing where hashes differ."""
+    """Whatever the environment says: LMCache finds nothing where hashes differ, and metrics of
+    the arms are told apart by their resource."""
     monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=gpu,codesign.arm=of-the-shell")
     seen = []
 
     def note(server, _plan, folder, _progress):
@@ -140,7 +142,11 @@ def test_both_arms_hash_alike(own, tmp_path, monkeypatch):
             execute_arms(plan(own, arm), tmp_path / f"out-{arm}", lambda _line: None)
 
     env = {"PYTHONHASHSEED": "0", "LMCACHE_TRACK_USAGE": "false"}
-    assert seen == [("hbm", env), ("lmcache", env)]
+    name = "OTEL_RESOURCE_ATTRIBUTES"
+    assert seen == [
+        ("hbm", {**env, name: "team=gpu,codesign.arm=hbm"}),
+        ("lmcache", {**env, name: "team=gpu,codesign.arm=lmcache"}),
+    ]
 
 
 def test_the_servers_own_environment_wins(own, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`codesign doctor` names each problem with its cure, and changes nothing."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.otlp_receiver import free_port
 from vllm_codesign.cli import checks, doctor
 from vllm_codesign.cli.checks import Finding
 from vllm_codesign.cli.main import main
@@ -22,6 +24,7 @@ from vllm_codesign.settings import Settings
 def sound(shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without a fault, and a vLLM whose hooks are these four."""
     monkeypatch.setenv("CODESIGN_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("CODESIGN_METRICS_PORT", str(free_port()))
     monkeypatch.setenv("VLLM_PLUGINS", "codesign")
     for name in ("CODESIGN_LEVEL", "CODESIGN_RING_BYTES", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
@@ -157,6 +160,45 @@ def test_bad_settings(
     assert code == 1
     (error,) = lines(document, "error")
     assert error.startswith(line)
+
+
+def test_where_metrics_are() -> None:
+    port = free_port()
+    said = [(f.severity, f.text) for f in checks.metrics(Settings(metrics_port=port), {})]
+    assert said == [
+        ("note", "no metrics are pushed: no OTLP endpoint is set, or they are switched off"),
+        ("note", f"Prometheus can read http://127.0.0.1:{port}/metrics"),
+    ]
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_METRIC_EXPORT_INTERVAL": "2500",
+    }
+    said = [(f.severity, f.text) for f in checks.metrics(Settings(metrics_port=0), environ)]
+    assert said == [
+        ("note", "metrics are pushed to grpc without TLS at collector:4317 every 2.5 s"),
+        ("note", "CODESIGN_METRICS_PORT is 0: Prometheus has nothing to read"),
+    ]
+
+
+def test_a_taken_metrics_port_is_a_warning_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        _, finding = checks.metrics(Settings(metrics_port=port), {})
+    assert finding.severity == "warning"
+    assert finding.text.startswith(f"127.0.0.1:{port} cannot be listened on now (Address already")
+
+
+def test_a_bad_variable_of_metrics_alone_is_an_error_and_a_shared_one_is_told_once() -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "pigeon",
+        "OTEL_METRICS_EXEMPLAR_FILTER": "some",
+    }
+    errors = [f.text for f in checks.metrics(Settings(metrics_port=0), environ)][:-1]
+    assert errors == [
+        "OTEL_METRICS_EXEMPLAR_FILTER='some' is not supported; set one of trace_based, always_on, "
+        "always_off"
+    ]
 
 
 @pytest.mark.parametrize(

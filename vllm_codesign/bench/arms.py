@@ -11,6 +11,7 @@ empty cache. Repeats that are done are kept.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from vllm_codesign.bench.server import check_flags, say
 from vllm_codesign.bench.vllm_platform import device_type
 from vllm_codesign.model.bench import ArmRepeat, ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.semconv.metrics import ARM
+from vllm_codesign.semconv.service import RESOURCE_ATTRIBUTES
 
 HBM = "hbm"
 LMCACHE = "lmcache"
@@ -39,6 +42,7 @@ DEFAULT_LMCACHE_GIB = 4.0
 
 _FLAGS = ("--enable-prefix-caching",)
 """Of every arm, so that LMCache is all that they differ in; vLLM's default for text models."""
+_ARM = f"{ARM.key}="
 _OURS = ("--kv-transfer-config", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
 
@@ -141,6 +145,13 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
     return new
 
 
+def _named(arm: str) -> dict[str, str]:
+    """The variable by which traces and metrics say which arm they are of."""
+    given = os.environ.get(RESOURCE_ATTRIBUTES, "")
+    others = [each for each in given.split(",") if each.strip() and not each.startswith(_ARM)]
+    return {RESOURCE_ATTRIBUTES: ",".join([*others, f"{_ARM}{arm}"])}
+
+
 @contextmanager
 def _configured(
     arm: str,
@@ -152,7 +163,9 @@ def _configured(
     """The server of an arm, with what it needs beside it running meanwhile."""
     # Both arms hash alike: the study's setting, and LMCache's need.
     plain = replace(
-        asked.server, flags=(*_FLAGS, *asked.server.flags), env=lmcache_server.ENVIRONMENT
+        asked.server,
+        flags=(*_FLAGS, *asked.server.flags),
+        env={**lmcache_server.ENVIRONMENT, **_named(arm)},
     )
     if arm != LMCACHE:
         yield plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Literal
 
 import vllm_codesign
 from vllm_codesign.cli.live import Server
+from vllm_codesign.exporter.metrics import push_settings
+from vllm_codesign.exporter.metrics.endpoint import PATH
 from vllm_codesign.exporter.otlp_settings import check, read
 from vllm_codesign.hooks.installer import installed_version, vllm_version
 from vllm_codesign.recorder.session import MAX_TOTAL_BYTES
-from vllm_codesign.settings import Settings
+from vllm_codesign.settings import ENV_METRICS_PORT, Settings
 
 PLUGIN_GROUP = "vllm.general_plugins"
 STORE_ROOM = 2 << 30
@@ -92,6 +95,38 @@ def otlp(environ: Mapping[str, str]) -> Iterator[Finding]:
         else:
             text = f"traces are sent to {chosen.destination}"
         yield Finding("note", "otlp", text)
+
+
+def metrics(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Where `/metrics` will be, whether its port is free now, and where metrics are pushed to."""
+    shared = set(check(environ))  # those of traces are told already
+    chosen, problems = push_settings.read(environ)
+    for problem in problems:
+        if problem not in shared:
+            yield Finding("error", "metrics", problem)
+    if not problems:
+        text = "no metrics are pushed: no OTLP endpoint is set, or they are switched off"
+        if chosen.push is not None:
+            seconds = chosen.push.interval_ms / 1000
+            text = f"metrics are pushed to {chosen.push.destination} every {seconds:g} s"
+        yield Finding("note", "metrics", text)
+    host, port = settings.metrics_host, settings.metrics_port
+    if not port:
+        yield Finding("note", "metrics", f"{ENV_METRICS_PORT} is 0: Prometheus has nothing to read")
+        return
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        yield Finding(
+            "warning",
+            "metrics",
+            f"{address} cannot be listened on now ({error.strerror or error}): another server has "
+            f"it, or set {ENV_METRICS_PORT} to another port; requests are traced all the same",
+        )
+    else:
+        yield Finding("note", "metrics", f"Prometheus can read http://{address}{PATH}")
 
 
 def store(folder: Path | None) -> Iterator[Finding]:

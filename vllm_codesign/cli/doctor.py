@@ -59,6 +59,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         *checks.plugin(chosen),
         *hook_findings(outcomes),
         *checks.otlp(os.environ),
+        *checks.metrics(chosen, os.environ),
         *checks.store(chosen.store),
         *checks.shared_memory(chosen),
         *checks.limits(chosen),

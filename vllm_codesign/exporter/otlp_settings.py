@@ -78,11 +78,12 @@ def read(environ: Mapping[str, str]) -> tuple[OtlpSettings | None, list[str]]:
 
 
 def _settings(reader: Reader, exporter: Literal["otlp", "console"]) -> OtlpSettings:
+    destination = reader.destination(exporter)
     sampler = reader.choice(SAMPLER, SAMPLERS, "parentbased_always_on")
     queue_size = reader.positive_int(BSP_QUEUE_SIZE, 2048)
     reader.positive_int(BSP_TIMEOUT, 30000)
     return OtlpSettings(
-        **reader.destination(exporter),
+        **destination,
         sampler=sampler,
         sampler_ratio=_ratio(reader) if sampler.endswith("traceidratio") else 1.0,
         queue_size=queue_size,

@@ -20,8 +20,9 @@ from urllib.parse import unquote, urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
+from vllm_codesign.semconv.service import RESOURCE_ATTRIBUTES
+
 SERVICE_NAME = "OTEL_SERVICE_NAME"
-RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
 SDK_DISABLED = "OTEL_SDK_DISABLED"
 
 Signal = Literal["traces", "metrics"]

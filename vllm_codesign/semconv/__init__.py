@@ -29,6 +29,7 @@ from vllm_codesign.semconv.limits import (
 from vllm_codesign.semconv.service import (
     Service as Service,
     DEFAULT_SERVICE_NAME as DEFAULT_SERVICE_NAME,
+    RESOURCE_ATTRIBUTES as RESOURCE_ATTRIBUTES,
     SCOPE_NAME as SCOPE_NAME,
 )
 from vllm_codesign.semconv.types import (

@@ -15,3 +15,5 @@ class Service(StrEnum):
 
 DEFAULT_SERVICE_NAME = "vllm"
 SCOPE_NAME = "vllm_codesign"
+RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
+"""OpenTelemetry's variable with attributes of everything that a process tells."""

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec
 from opentelemetry.sdk.metrics.export import MetricReader
 
 from vllm_codesign.accounting import Timeline
+from vllm_codesign.exporter import otlp_settings
 from vllm_codesign.exporter.assemble import Assembler
 from vllm_codesign.exporter.build import Builder
 from vllm_codesign.exporter.collect import Collector
@@ -235,7 +236,8 @@ def make(
 ) -> Metrics | None:
     """Metrics as the settings and OpenTelemetry's variables want them; None for none."""
     chosen, problems = push_settings.read(environ)
-    for problem in problems:
+    told = otlp_settings.check(environ)  # of variables that hold for traces as well
+    for problem in (each for each in problems if each not in told):
         logger.error("codesign: no metrics are sent over OTLP: %s", problem)
     if chosen.push is None and not settings.metrics_port:
         return None
