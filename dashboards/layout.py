@@ -11,8 +11,8 @@ from vllm_codesign.semconv.metrics import EXPORTER_CPU, REQUESTS, prometheus_lab
 from vllm_codesign.semconv.spans import REQUEST_MODEL
 
 SCHEMA_VERSION = 42
-"""The last of Grafana's classic dashboards (Grafana 12.0 on); later ones read it, earlier ones
-migrate what they know of it."""
+"""The last of Grafana's classic dashboards, that of Grafana 12.3; a newer one converts it when it
+loads, an older one takes what it knows of it."""
 COLUMNS = 24
 TAG = "codesign"
 PREFIX = "codesign-"

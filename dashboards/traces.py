@@ -116,7 +116,7 @@ SLOWEST = Row(
             "the highest line is the cause to choose above.",
             (
                 TraceQuery(
-                    f"{{ {_SERVER} && {_MODEL} }} | quantile_over_time(span:duration, .95) "
+                    f"{{ {_SERVER} && {_MODEL} }} | quantile_over_time(span:duration, 0.95) "
                     f"by ({_span(BOTTLENECK)})",
                     metric=True,
                 ),
