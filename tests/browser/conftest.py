@@ -13,6 +13,7 @@ from tests.accounting.cases import member, step
 from tests.support import traces
 from tests.support.browser import Browser, Page, executable, running
 from vllm_codesign import semconv as S
+from vllm_codesign.accounting import Timeline, account, timelines
 from vllm_codesign.accounting.step_trace import trace_of
 from vllm_codesign.analysis.overview import overview
 from vllm_codesign.model.bench import BenchRun, RequestResult, Scenario
@@ -23,6 +24,7 @@ from vllm_codesign.store.capture import Capture
 from vllm_codesign.store.writer import SegmentWriter
 
 REQUESTS = 1_000
+SPACE_NS = 40 * traces.MS
 SHOTS = Path(__file__).parents[2] / "out" / "browser"
 """Pictures of what the tests saw, to be looked at."""
 
@@ -45,7 +47,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def request(number: int) -> RequestTrace:
     """Request `number` of a busy server: eight at a time, waits of their own, some that fail."""
-    start_ns = traces.EPOCH_NS + number * 40 * traces.MS
+    start_ns = traces.EPOCH_NS + number * SPACE_NS
     trace_id = traces.trace_id(3, number)
     if number % 50 == 49:
         made = traces.ended(trace_id, start_ns, "failed" if number % 100 == 99 else "aborted")
@@ -57,8 +59,6 @@ def request(number: int) -> RequestTrace:
         S.MONOTONIC.key: root.start_ns - traces.EPOCH_NS + 1_000,
         S.LEVEL.key: "step",
         S.SESSION_ID.key: f"agent-{number % 17}",
-        "codesign.part.frontend.wait_ns": root.duration_ns // 3,
-        "codesign.part.device.decode_ns": root.duration_ns - root.duration_ns // 3,
     }
     if decode:
         known[S.RESPONSE_TTFC.key] = (decode[0].start_ns - root.start_ns) / 1e9
@@ -113,6 +113,14 @@ def steps(requests: list[RequestTrace]) -> Iterator[Step]:
         now += 5 * traces.MS
 
 
+def accounted(trace: RequestTrace, engines: dict[int, Timeline]) -> RequestTrace:
+    """With the parts on its root, as the exporter writes them."""
+    found = account(trace, engines)
+    parts = {f"codesign.part.{part}_ns": ns for part, ns in found.parts.items()}
+    root = replace(trace.root, attributes={**trace.root.attributes, **parts})
+    return RequestTrace(root, trace.children)
+
+
 def write(store: Path, requests: list[RequestTrace]) -> Capture:
     capture = traces.write_capture(store, requests, traces.run_info(level="step"))
     writer = SegmentWriter(capture.traces)
@@ -161,7 +169,9 @@ def bench(requests: list[RequestTrace]) -> BenchRun:
 
 @pytest.fixture(scope="session")
 def requests() -> list[RequestTrace]:
-    return [request(number) for number in range(REQUESTS)]
+    made = [request(number) for number in range(REQUESTS)]
+    engines = timelines(steps(made))
+    return [accounted(trace, engines) for trace in made]
 
 
 @pytest.fixture(scope="session")

@@ -32,14 +32,18 @@ _CONTROLS = """[...document.querySelectorAll('a[href], button, input, select, su
 
 
 def rows(page: Page) -> list[str]:
-    found = page.evaluate("[...document.querySelectorAll('#list tbody tr')].map(r => r.dataset.trace)")
+    found = page.evaluate(
+        "[...document.querySelectorAll('#list tbody tr')].map(r => r.dataset.trace)"
+    )
     assert isinstance(found, list)
     return found
 
 
 def search(page: Page, text: str) -> tuple[list[str], str]:
     """Types it; the traces then listed and what the page says of them."""
-    page.evaluate("document.getElementById('text').focus(); document.getElementById('text').select()")
+    page.evaluate(
+        "document.getElementById('text').focus(); document.getElementById('text').select()"
+    )
     page.type(text)
     page.wait(f"document.getElementById('text').value === {json.dumps(text)}")
     page.evaluate("new Promise(done => setTimeout(done, 50))")
@@ -52,7 +56,9 @@ def opened(page: Page, report: Path) -> Page:
     return page
 
 
-def test_it_is_small_and_quick(opened: Page, report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_small_and_quick(
+    opened: Page, report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     size = report.stat().st_size
     times = opened.evaluate(
         "(n => ({interactive: n.domInteractive, complete: n.loadEventEnd}))"
@@ -60,8 +66,10 @@ def test_it_is_small_and_quick(opened: Page, report: Path, capsys: pytest.Captur
     )
     drawn = opened.evaluate("performance.getEntriesByName('codesign-drawn')[0].startTime")
     with capsys.disabled():
-        print(f"\nreport of {REQUESTS:,} requests: {size / 1e6:.2f} MB; {drawn:.0f} ms to the first "
-              f"waterfall, {times['complete']:.0f} ms to the load event")
+        print(
+            f"\nreport of {REQUESTS:,} requests: {size / 1e6:.2f} MB; {drawn:.0f} ms to the first "
+            f"waterfall, {times['complete']:.0f} ms to the load event"
+        )
     assert size < BYTES
     assert drawn < OPEN_MS
     assert opened.evaluate("document.getElementById('status').textContent") == "1,000 requests"
@@ -194,9 +202,9 @@ def test_every_control_is_reached_and_worked_by_the_keyboard(opened: Page) -> No
     opened.key("Enter")
     opened.wait(f"document.querySelector('#detail').textContent.includes('{trace}')")
     assert opened.evaluate("document.activeElement.id") == "h-detail", "where the answer is"
-    assert opened.evaluate("[...document.querySelectorAll('#list button')].map(b => b.ariaExpanded)") == [
-        "true" if place == 3 else "false" for place in range(10)
-    ]
+    assert opened.evaluate(
+        "[...document.querySelectorAll('#list button')].map(b => b.ariaExpanded)"
+    ) == ["true" if place == 3 else "false" for place in range(10)]
     opened.evaluate("document.querySelector('#waterfall tbody button').focus()")
     opened.key(" ")
     told = opened.evaluate("document.querySelector('#waterfall tr.more').textContent")
@@ -231,15 +239,21 @@ def test_a_screen_reader_is_told_everything_by_name(opened: Page) -> None:
 
 
 def test_no_id_is_given_twice_and_every_reference_leads_somewhere(opened: Page) -> None:
-    assert opened.evaluate(
-        "(ids => ids.filter((id, i) => ids.indexOf(id) !== i))"
-        "([...document.querySelectorAll('[id]')].map(e => e.id))"
-    ) == []
-    assert opened.evaluate(
-        "[...document.querySelectorAll('[aria-labelledby],[aria-controls],[href^=\"#\"]')].flatMap(e =>"
-        "[e.getAttribute('aria-labelledby'), e.getAttribute('aria-controls'),"
-        " (e.getAttribute('href') || '').slice(1)]).filter(id => id && !document.getElementById(id))"
-    ) == []
+    assert (
+        opened.evaluate(
+            "(ids => ids.filter((id, i) => ids.indexOf(id) !== i))"
+            "([...document.querySelectorAll('[id]')].map(e => e.id))"
+        )
+        == []
+    )
+    assert (
+        opened.evaluate(
+            "[...document.querySelectorAll('[aria-labelledby],[aria-controls],[href^=\"#\"]')].flatMap(e =>"
+            "[e.getAttribute('aria-labelledby'), e.getAttribute('aria-controls'),"
+            " (e.getAttribute('href') || '').slice(1)]).filter(id => id && !document.getElementById(id))"
+        )
+        == []
+    )
 
 
 # WCAG 2: text against what lies behind it, 4.5 to 1; 3 to 1 where it is large.

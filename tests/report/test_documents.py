@@ -49,7 +49,9 @@ def test_numbers_that_javascript_would_round_are_text() -> None:
     trace = traces.completed(1, traces.EPOCH_NS, wait_ms=0)
     attributes = {"a": 2**53 - 1, "b": 2**53, "c": True, "d": 0.5}
     made = Documents()
-    document = made.document(replace(trace, root=replace(trace.root, attributes=attributes)), "", None)
+    document = made.document(
+        replace(trace, root=replace(trace.root, attributes=attributes)), "", None
+    )
     found = pairs(made, document[8][0][6])
     assert found == {"a": 2**53 - 1, "b": str(2**53), "c": "true", "d": "0.5"}
 

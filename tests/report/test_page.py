@@ -62,7 +62,7 @@ def test_says_that_it_is_lossy_before_anything_else(page: str) -> None:
     body = page.split("<header>", 1)[1]
     assert body.split(">", 1)[0].strip() == '<p class="lossy" role="alert"'
     assert "3 records were lost (api_server 3)." in body
-    assert 'No verdict (latency, per request): no completed request is accounted for' in body
+    assert "No verdict (latency, per request): no completed request is accounted for" in body
 
 
 def test_headline_tables_and_run(page: str) -> None:
@@ -78,7 +78,9 @@ def test_bars_are_the_means(demo: Path) -> None:
     drawn = bars.phases(overview(demo).tables.scenarios)
     assert drawn is not None
     rows = {bar.name: {s.name: s for s in bar.segments} for bar in drawn.bars}
-    assert list(rows) == [f"{s} · {side}" for s in ("single", "conc4") for side in ("client", "server")]
+    assert list(rows) == [
+        f"{s} · {side}" for s in ("single", "conc4") for side in ("client", "server")
+    ]
     assert "tokenize wait" not in rows["single · server"], "nobody waited"
     assert rows["conc4 · server"]["tokenize wait"].value == pytest.approx(270 / 19)
     assert rows["conc4 · server"]["tokenize wait"].said == "14.21 ms (8.4 %)"

@@ -211,8 +211,9 @@ def test_every_arrow_leads_where_the_steps_say(exported: Exported) -> None:
         if drawn.flows:
             (flow,) = drawn.flows
             assert drawn.name in (S.PREFILL.name, S.DECODE.name)
-            assert owner.setdefault(flow, drawn.notes[S.REQUEST_ID.key]) == (
-                drawn.notes[S.REQUEST_ID.key]
+            assert (
+                owner.setdefault(flow, drawn.notes[S.REQUEST_ID.key])
+                == (drawn.notes[S.REQUEST_ID.key])
             )
     reached: dict[str, set[int]] = {}
     stray = set()
