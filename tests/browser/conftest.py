@@ -90,12 +90,13 @@ def steps(requests: list[RequestTrace]) -> Iterator[Step]:
             return
         while running[first][1].end_ns < now:
             first += 1
-        members = tuple(
-            member(t.root.span_id, span.name, str(span.attributes[S.REQUEST_ID.key]))
-            for t, span in itertools.takewhile(lambda p: p[1].start_ns <= now, running[first:])
-            if span.end_ns > now
-        )
-        members = tuple(replace(m, trace_id=1) for m in members)
+        members = []
+        for t, span in running[first:]:
+            if span.start_ns > now:
+                break
+            if span.end_ns > now:
+                request_id = str(span.attributes[S.REQUEST_ID.key])
+                members.append(member(t.root.span_id, span.name, request_id))
         at = now - traces.EPOCH_NS + 1_000
         yield step(
             number,
@@ -108,7 +109,7 @@ def steps(requests: list[RequestTrace]) -> Iterator[Step]:
             sample=200_000,
             back=50_000,
             update=100_000,
-            members=members,
+            members=tuple(members),
         )
         now += 5 * traces.MS
 
