@@ -175,7 +175,7 @@ REFUSALS = {
     "steps missing": (
         (scenario(POOL_BOUND),),
         {"differing": 2},
-        "steps of 2 requests are missing from the capture",
+        "2 requests are accounted for otherwise than when they ended, so steps are missing",
     ),
     "level": ((scenario(POOL_BOUND, stepwise=False),), {}, "recorded below level `step`"),
     "few": (

@@ -14,7 +14,7 @@ BARS = """[...document.querySelectorAll('#waterfall tr.span')].map(row => {
   const bar = row.querySelector('.bar'), track = row.querySelector('.track');
   const b = bar.getBoundingClientRect(), t = track.getBoundingClientRect();
   return {name: row.querySelector('th').textContent, start: Number(bar.dataset.startNs),
-    length: Number(bar.dataset.lengthNs), left: b.left - t.left, width: b.width, whole: t.width,
+    length: Number(bar.dataset.lengthNs), colour: getComputedStyle(bar).backgroundColor, left: b.left - t.left, width: b.width, whole: t.width,
     cells: [...row.querySelectorAll('td.number')].map(c => c.textContent)};
 })"""
 NUMBERED = "[...document.querySelectorAll('#list tbody tr')].map(row => row.dataset.trace)"
@@ -27,6 +27,7 @@ def check_bars(page: Page, trace: RequestTrace) -> None:
         (span.start_ns - trace.root.start_ns, span.duration_ns) for span in trace.spans
     ]
     for bar, span in zip(bars, trace.spans, strict=True):
+        assert bar["colour"].startswith("rgb("), "it can be seen"
         pixel = trace.root.duration_ns / bar["whole"]
         # A bar is never thinner than it can be seen, nor drawn past the end.
         left = min(bar["start"], trace.root.duration_ns - 2 * pixel)
