@@ -46,6 +46,7 @@ demo: setup ## serve the tiny model, load it, print where the time went (6 min a
 
 docs: setup ## regenerate generated pages
 	$(BIN)/python docs/generate_spans.py
+	$(BIN)/python docs/generate_cures.py
 
 lock: ## pin what requirements/*.in ask for
 	@requirements/setup.sh --lock

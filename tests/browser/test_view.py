@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import REQUESTS, SHOTS, bench, request, write
+from tests.browser.conftest import REQUESTS, SHOTS
 from tests.support.browser import Page
+from tests.support.busy_capture import bench, request, write
 from tests.support.traces import RESOURCE
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.store.capture import Capture

@@ -14,7 +14,8 @@ BARS = """[...document.querySelectorAll('#waterfall tr.span')].map(row => {
   const bar = row.querySelector('.bar'), track = row.querySelector('.track');
   const b = bar.getBoundingClientRect(), t = track.getBoundingClientRect();
   return {name: row.querySelector('th').textContent, start: Number(bar.dataset.startNs),
-    length: Number(bar.dataset.lengthNs), colour: getComputedStyle(bar).backgroundColor, left: b.left - t.left, width: b.width, whole: t.width,
+    length: Number(bar.dataset.lengthNs), colour: getComputedStyle(bar).backgroundColor,
+    left: b.left - t.left, width: b.width, whole: t.width,
     cells: [...row.querySelectorAll('td.number')].map(c => c.textContent)};
 })"""
 NUMBERED = "[...document.querySelectorAll('#list tbody tr')].map(row => row.dataset.trace)"
