@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.accounting.cases import member, step
-from tests.support import traces
+from tests.support import busy_capture
 from tests.support.browser import Browser, Page, executable, running
-from vllm_codesign import semconv as S
-from vllm_codesign.accounting.step_trace import trace_of
 from vllm_codesign.analysis.overview import overview
-from vllm_codesign.model.bench import BenchRun, RequestResult, Scenario
-from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.report.page import render
-from vllm_codesign.store.capture import Capture
-from vllm_codesign.store.writer import SegmentWriter
 
 REQUESTS = 1_000
 SHOTS = Path(__file__).parents[2] / "out" / "browser"
@@ -43,139 +34,15 @@ def page(browser: Browser) -> Iterator[Page]:
     opened.close()
 
 
-def request(number: int) -> RequestTrace:
-    """Request `number` of a busy server: eight at a time, waits of their own, some that fail."""
-    start_ns = traces.EPOCH_NS + number * 40 * traces.MS
-    trace_id = traces.trace_id(3, number)
-    if number % 50 == 49:
-        made = traces.ended(trace_id, start_ns, "failed" if number % 100 == 99 else "aborted")
-    else:
-        made = traces.completed(trace_id, start_ns, wait_ms=(number * 7) % 100)
-    root = made.root
-    decode = made.named(S.DECODE.name)
-    known = {
-        S.MONOTONIC.key: root.start_ns - traces.EPOCH_NS + 1_000,
-        S.LEVEL.key: "step",
-        S.SESSION_ID.key: f"agent-{number % 17}",
-        "codesign.part.frontend.wait_ns": root.duration_ns // 3,
-        "codesign.part.device.decode_ns": root.duration_ns - root.duration_ns // 3,
-    }
-    if decode:
-        known[S.RESPONSE_TTFC.key] = (decode[0].start_ns - root.start_ns) / 1e9
-    root = replace(root, attributes={**root.attributes, **known})
-    engine = {S.ENGINE_PID.key: 4242}
-    children = tuple(
-        replace(span, attributes={**span.attributes, **engine})
-        if span.service.endswith("-engine")
-        else span
-        for span in made.children
-    )
-    return RequestTrace(root, children)
-
-
-def steps(requests: list[RequestTrace]) -> Iterator[Step]:
-    """One every 5 ms, each with the requests that are decoded just then."""
-    running = [
-        (t, span)
-        for t in requests
-        for span in t.children
-        if span.name in (S.PREFILL.name, S.DECODE.name)
-    ]
-    running.sort(key=lambda pair: pair[1].start_ns)
-    end_ns = max(span.end_ns for _, span in running)
-    first = 0
-    now = running[0][1].start_ns
-    for number in itertools.count(1):
-        if now >= end_ns:
-            return
-        while running[first][1].end_ns < now:
-            first += 1
-        members = tuple(
-            member(t.root.span_id, span.name, str(span.attributes[S.REQUEST_ID.key]))
-            for t, span in itertools.takewhile(lambda p: p[1].start_ns <= now, running[first:])
-            if span.end_ns > now
-        )
-        members = tuple(replace(m, trace_id=1) for m in members)
-        at = now - traces.EPOCH_NS + 1_000
-        yield step(
-            number,
-            at,
-            schedule=200_000,
-            reach=50_000,
-            prepare=300_000,
-            model=3_500_000,
-            between=50_000,
-            sample=200_000,
-            back=50_000,
-            update=100_000,
-            members=members,
-        )
-        now += 5 * traces.MS
-
-
-def write(store: Path, requests: list[RequestTrace]) -> Capture:
-    capture = traces.write_capture(store, requests, traces.run_info(level="step"))
-    writer = SegmentWriter(capture.traces)
-    ids = itertools.count(1 << 40)
-    for each in steps(requests):
-        made = trace_of(
-            each,
-            "vllm",
-            next(ids) << 8,
-            lambda: next(ids),
-            lambda t: t - 1_000 + traces.EPOCH_NS,
-        )
-        writer.add(made.spans, traces.RESOURCE)
-    writer.close()
-    return capture
-
-
-def bench(requests: list[RequestTrace]) -> BenchRun:
-    """Its client: a thousand requests of 16 at a time."""
-    return BenchRun(
-        tool_version="0.1.0",
-        url="http://127.0.0.1:8000",
-        model="tiny",
-        started_unix_ns=traces.EPOCH_NS,
-        scenarios=[Scenario(name="conc16", concurrency=16, prompt_tokens=2_500, repeats=63)],
-        requests=[
-            RequestResult(
-                scenario="conc16",
-                repeat=k // 16,
-                index=k % 16,
-                trace_id=f"{t.trace_id:032x}",
-                start_unix_ns=t.root.start_ns,
-                status="ok" if t.root.status == "unset" else "error",
-                error=None if t.root.status == "unset" else "connection closed",
-                http_status=200,
-                serialize_ms=0.1,
-                http_overhead_ms=13.0 + (k * 7) % 100,
-                prefill_ms=41.0,
-                decode_ms=100.0,
-                total_ms=154.1 + (k * 7) % 100,
-            )
-            for k, t in enumerate(requests)
-        ],
-    )
+@pytest.fixture(scope="session")
+def requests(browser: Browser) -> list[RequestTrace]:
+    return busy_capture.requests(REQUESTS)
 
 
 @pytest.fixture(scope="session")
-def requests() -> list[RequestTrace]:
-    return [request(number) for number in range(REQUESTS)]
-
-
-@pytest.fixture(scope="session")
-def demo(requests: list[RequestTrace], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run: a capture and the client's results."""
-    folder = tmp_path_factory.mktemp("thousand")
-    write(folder / "capture", requests)
-    (folder / "results.json").write_text(bench(requests).model_dump_json())
-    return folder
-
-
-@pytest.fixture(scope="session")
-def report(demo: Path) -> Path:
-    """`report.html` of it."""
-    out = demo / "report.html"
-    out.write_text(render(overview(demo)), encoding="utf-8")
+def report(requests: list[RequestTrace], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`report.html` of them."""
+    folder = busy_capture.demo(tmp_path_factory.mktemp("thousand"), requests)
+    out = folder / "report.html"
+    out.write_text(render(overview(folder)), encoding="utf-8")
     return out

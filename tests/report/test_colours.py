@@ -20,7 +20,7 @@ def test_luminance_is_that_of_the_standard() -> None:
 
 @pytest.mark.parametrize("colour", sorted(EVERY))
 def test_names_can_be_read_on_it(colour: str) -> None:
-    assert contrast(colour, colours.ink_on(colour)) >= 4.0
+    assert contrast(colour, colours.ink_on(colour)) >= 4.5
 
 
 def test_every_part_and_cause_has_one() -> None:

@@ -42,7 +42,7 @@ def test_each_name_is_written_once() -> None:
     for k in range(3):
         made.document(traces.completed(k + 1, traces.EPOCH_NS, wait_ms=0), "", None)
     assert len(made.names) == len(set(made.names))
-    assert made.colours["prefill"] == colours.PHASES["prefill"]
+    assert made.colours[made.names.index("prefill")] == colours.PHASES["prefill"]
 
 
 def test_numbers_that_javascript_would_round_are_text() -> None:

@@ -89,7 +89,7 @@ def sheet(pair: Pair) -> Sheet:
     whole = there.total.mean
     return Sheet(
         f"{pair.name}, mean ms ({LATENCY}): {here.n} requests against {there.n}",
-        ("", "this", "against", "difference", "% of the wait there"),
+        ("part", "this", "against", "difference", "% of the wait there"),
         1,
         tuple(
             (

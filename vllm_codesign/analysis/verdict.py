@@ -126,7 +126,10 @@ def _whole(tables: Tables, lossy: Sequence[str]) -> None:
     if lossy:
         raise _Unsaid(f"the capture is lossy, and what is lost may be the cause: {lossy[0]}")
     if tables.differing:
-        raise _Unsaid(f"steps of {tables.differing:,} requests are missing from the capture")
+        raise _Unsaid(
+            f"{tables.differing:,} requests are accounted for otherwise than when they ended, so "
+            "steps are missing from the capture, or another version recorded it"
+        )
 
 
 def _latency(

@@ -14,7 +14,7 @@ PHASES = {
     "receive": "#f4d58d",
     "template_wait": "#f2b880",
     "template_run": "#d98c4a",
-    "tokenize_wait": "#d1495b",
+    "tokenize_wait": "#c93f53",
     "tokenize_run": "#8f2d56",
     "frontend_wait": "#e3b7a0",
     "frontend_run": "#a9745b",
@@ -37,7 +37,7 @@ PARTS = {
     Part.DEVICE_PREFILL.value: "#2a9df4",
     Part.DEVICE_DECODE.value: "#1d5fa8",
     Part.KV_LOAD.value: "#56b4e9",
-    Part.GAP_PREPARE.value: "#d1495b",
+    Part.GAP_PREPARE.value: "#c93f53",
     Part.GAP_SCHEDULE.value: "#8f2d56",
     Part.GAP_UPDATE.value: "#d98c4a",
     Part.GAP_IPC.value: "#edae49",
@@ -67,7 +67,7 @@ STRIP = {
 """Time without work has no colour: the page shows through."""
 STEPS = {
     "device": "#1d5fa8",
-    "prepare": "#d1495b",
+    "prepare": "#c93f53",
     "schedule": "#8f2d56",
     "update": "#d98c4a",
 }

@@ -40,9 +40,9 @@ class Documents:
         self._places: dict[str, int] = {}
 
     @property
-    def colours(self) -> dict[str, str]:
-        """By name, of those names that are spans'."""
-        return {name: colours.of_span(name) for name in self.names}
+    def colours(self) -> list[str]:
+        """By place, as if every name were a span's."""
+        return [colours.of_span(name) for name in self.names]
 
     def document(
         self, trace: RequestTrace, scenario: str, steps: Sequence[Step] | None

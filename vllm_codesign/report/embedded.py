@@ -66,7 +66,7 @@ def embedded(view: Overview, scenario: str | None = None) -> Embedded:
     data = {
         **meta(),
         "names": documents.names,
-        "colours": [colours.of_span(name) for name in documents.names],
+        "colours": documents.colours,
         "requests": made,
     }
     return Embedded(data, len(made), found.total, sum(each[-1] is not None for each in made))

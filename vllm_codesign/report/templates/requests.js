@@ -197,6 +197,7 @@
     for (const at of ticks(whole / 1e6)) {
       const tick = make("span", {}, at.label);
       tick.style.left = (100 * at.value / (whole / 1e6)) + "%";
+      if (at.value / (whole / 1e6) > 0.94) tick.className = "end";
       axis.append(tick);
     }
     const body = make("tbody", {});
@@ -274,10 +275,10 @@
     const body = make("tbody", {}, ...steps.map((s) => make("tr", {}, make("th", { scope: "row" }, String(s[0])),
       ...[s[1], s[2], ...s.slice(3).map((each) => number(sum(each) / 1e6))].map((cell) => make("td", {}, String(cell))))));
     const heads = ["step", "requests", "tokens", ...data.steps.map(([name]) => name + " ms")];
-    const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((h) => make("th", { scope: "col" }, h)))), body);
+    const table = make("table", {}, make("caption", { class: "hidden" }, "Engine steps of the request"), make("thead", {}, make("tr", {}, ...heads.map((h) => make("th", { scope: "col" }, h)))), body);
     const shown = steps.length < count ? "The first " + steps.length + " of its " + count + " engine steps" : "Its " + count + " engine steps";
     return make("details", {}, make("summary", {}, shown + ", as a table"),
-      make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Engine steps" }, table));
+      make("div", { class: "wide tall", tabindex: "0", role: "region", "aria-label": "Engine steps" }, table));
   }
 
   function ticks(length) {
