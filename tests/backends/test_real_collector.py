@@ -53,6 +53,8 @@ class Outcome:
     gateways: tuple[dict[int, int], dict[int, int]]
     """Spans that each gateway sent on, by trace id."""
     metrics: str
+    while_sending: str
+    """The metrics once more, when the last spans had just come in."""
 
     @property
     def kept(self) -> dict[int, int]:
@@ -146,18 +148,33 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         )
         running.enter_context(Collector(folder, "agent", (AGENT, *over), {}))
         send(f"127.0.0.1:{port}", everything)
+        # Exemplars are kept for one interval of the metrics.
+        while_sending: list[str] = []
+
+        def has_exemplars() -> bool:
+            while_sending.append(scrape(metrics_port))
+            return EXEMPLAR.search(while_sending[-1]) is not None
+
+        wait_until(has_exemplars, 10, "exemplars")
         must = made.ids["error"] | made.ids["slow"] | made.ids["host"]
         wait_until(lambda: must <= set().union(*map(counted, behind)), 60, "the traces to keep")
         # What is still on its way, or is decided last.
         steady = -1
         while steady != (steady := sum(len(r.received.spans) for r in behind)):
             wait_until(_passed(DECISION_S + 2), 20, "silence")
-        url = f"http://127.0.0.1:{metrics_port}/metrics"
-        asked = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
-        with urllib.request.urlopen(asked, timeout=10) as response:
-            metrics = response.read().decode()
         first, second = map(counted, behind)
-        yield Outcome(made, (first, second), metrics)
+        yield Outcome(made, (first, second), scrape(metrics_port), while_sending[-1])
+
+
+EXEMPLAR = re.compile(r'# \{.*trace_id="([0-9a-f]{32})"')
+
+
+def scrape(port: int) -> str:
+    url = f"http://127.0.0.1:{port}/metrics"
+    asked = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
+    with urllib.request.urlopen(asked, timeout=10) as response:
+        found: str = response.read().decode()
+    return found
 
 
 def _passed(seconds: float) -> Callable[[], bool]:
@@ -186,7 +203,9 @@ def test_span_metrics_count_what_sampling_drops(outcome: Outcome) -> None:
         by_outcome[of["codesign_outcome"]] += int(value)
     assert by_outcome == {"completed": REQUESTS - EACH, "failed": EACH}
     assert "traces_span_metrics_duration_seconds_bucket" in outcome.metrics
-    assert re.search(r'# \{.*trace_id="[0-9a-f]{32}"', outcome.metrics)
+    exemplars = {int(trace_id, 16) for trace_id in EXEMPLAR.findall(outcome.while_sending)}
+    assert exemplars
+    assert exemplars <= made.spans.keys()
 
 
 @pytest.mark.parametrize("kind", ["error", "slow", "host"])
