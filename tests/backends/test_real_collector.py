@@ -55,6 +55,7 @@ class Outcome:
     metrics: str
     while_sending: str
     """The metrics once more, when the last spans had just come in."""
+    logs: str
 
     @property
     def kept(self) -> dict[int, int]:
@@ -163,7 +164,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         while steady != (steady := sum(len(r.received.spans) for r in behind)):
             wait_until(_passed(DECISION_S + 2), 20, "silence")
         first, second = map(counted, behind)
-        yield Outcome(made, (first, second), scrape(metrics_port), while_sending[-1])
+        logs = "".join(path.read_text() for path in sorted(folder.glob("*.log")))
+        yield Outcome(made, (first, second), scrape(metrics_port), while_sending[-1], logs)
 
 
 EXEMPLAR = re.compile(r'# \{.*trace_id="([0-9a-f]{32})"')
@@ -188,7 +190,12 @@ def test_the_collector_finds_nothing_wrong_with(config: Path) -> None:
         [built("otelcol"), "validate", "--config", config], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stderr, done.stderr
+
+
+def test_option_names_are_current(outcome: Outcome) -> None:
+    assert outcome.logs.count("Everything is ready") == 3
+    complaints = [line for line in outcome.logs.splitlines() if re.search(r"deprecat|alias", line)]
+    assert complaints == []
 
 
 def test_span_metrics_count_what_sampling_drops(outcome: Outcome) -> None:
@@ -201,6 +208,7 @@ def test_span_metrics_count_what_sampling_drops(outcome: Outcome) -> None:
     by_outcome: Counter[str] = Counter()
     for of, value in servers:
         by_outcome[of["codesign_outcome"]] += int(value)
+        assert (of["service_name"], of["service_instance_id"]) == ("vllm", "test")
     assert by_outcome == {"completed": REQUESTS - EACH, "failed": EACH}
     assert "traces_span_metrics_duration_seconds_bucket" in outcome.metrics
     exemplars = {int(trace_id, 16) for trace_id in EXEMPLAR.findall(outcome.while_sending)}
