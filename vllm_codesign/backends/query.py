@@ -57,7 +57,8 @@ class Query:
 def parse_time(text: str, now_ns: int) -> int:
     """`10m`, `2h`, `1d` (ago), `2026-11-23T10:00:00Z` or Unix seconds, as Unix ns.
 
-    A time without a zone is UTC, as everywhere in OpenTelemetry. Raises `CodesignError` for anything else.
+    A time without a zone is UTC, as everywhere in OpenTelemetry. Raises `CodesignError` for
+    anything else.
     """
     if found := _AGO.fullmatch(text):
         return now_ns - round(float(found[1]) * _SECONDS[found[2]] * 1e9)
