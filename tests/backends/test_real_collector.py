@@ -56,6 +56,8 @@ class Outcome:
     while_sending: str
     """The metrics once more, when the last spans had just come in."""
     logs: str
+    own: tuple[str, str]
+    """The gateways' own metrics."""
 
     @property
     def kept(self) -> dict[int, int]:
@@ -131,13 +133,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     with ExitStack() as running:
         behind = [running.enter_context(GrpcReceiver()) for _ in range(2)]
         ports = [free_port(), free_port()]
+        gateways = []
         for port, receiver in zip(ports, behind, strict=True):
             wait = f"yaml:processors::tail_sampling::decision_wait: {DECISION_S}s"
             environment = {"TRACES_ENDPOINT": f"127.0.0.1:{receiver.port}"}
             name = f"gateway-{port}"
-            running.enter_context(
-                Collector(folder, name, (GATEWAY, otlp_on(port), wait), environment)
-            )
+            over = (GATEWAY, otlp_on(port), wait)
+            gateways.append(running.enter_context(Collector(folder, name, over, environment)))
         metrics_port, port = free_port(), free_port()
         hosts = ", ".join(f'"127.0.0.1:{each}"' for each in ports)
         over = (
@@ -165,7 +167,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
             wait_until(_passed(DECISION_S + 2), 20, "silence")
         first, second = map(counted, behind)
         logs = "".join(path.read_text() for path in sorted(folder.glob("*.log")))
-        yield Outcome(made, (first, second), scrape(metrics_port), while_sending[-1], logs)
+        one, other = (scrape(gateway.telemetry_port) for gateway in gateways)
+        metrics = scrape(metrics_port)
+        yield Outcome(made, (first, second), metrics, while_sending[-1], logs, (one, other))
 
 
 EXEMPLAR = re.compile(r'# \{.*trace_id="([0-9a-f]{32})"')
@@ -238,3 +242,13 @@ def test_both_gateways_work_and_share_no_trace(outcome: Outcome) -> None:
     first, second = outcome.gateways
     assert min(len(first), len(second)) >= 0.25 * len(outcome.kept)
     assert not first.keys() & second.keys()
+
+
+def test_the_gateways_own_metrics_say_what_they_did(outcome: Outcome) -> None:
+    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled\S*\{(.*)\} (\S+)"
+    counts: Counter[bool] = Counter()
+    for metrics in outcome.own:
+        for labels, value in re.findall(decided, metrics, re.M):
+            counts[re.search(r'sampled="true"', labels) is not None] += int(float(value))
+    assert counts[True] == len(outcome.kept)
+    assert counts[True] + counts[False] == REQUESTS + STEPS
