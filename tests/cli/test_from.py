@@ -82,6 +82,8 @@ def test_headers_are_sent(capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", "jaeger:http://x", "--limit", "0"], 2, "0 is not in the range x>=1"),
         (["--from", "jaeger:http://x", "--since", "then"], 1, "'then' is no time: write 10m"),
         (["--from", "jaeger:http://x", "--trace", "xyz"], 1, "'xyz' is no trace id"),
+        (["--from", "otlp-json:x", "--limit", "5"], 1, "--header go with jaeger: and tempo:"),
+        (["--from", ".", "--header", "a: b"], 1, "--header go with jaeger: and tempo:"),
         (["--from", "tempo:localhost:3200"], 1, "'localhost:3200' is no URL of Tempo: write"),
     ],
 )
