@@ -57,8 +57,8 @@ counted again; what it had in hand is missing, as it is from the capture (`reque
 **Device time** (`{M.DEVICE_TIME.name}`) is the throughput view of [accounting.md](accounting.md),
 the same function over windows that are closed 5 s after the fact: the sum over its series grows
 by a second a second for each engine, and over one window it is what `codesign analyze` finds in
-the capture. At level `request` there is none. Everything else is there within a second of the
-request's end.
+the capture. At level `request` there is none. Everything else is there some two seconds after the
+request's end at the latest.
 
 **Tokens by source** (`{M.KV_TOKENS.name}`): `hbm`, `external` and `computed` sum to the prompt's
 tokens for each engine request, so `n` choices count a prompt `n` times, as vLLM's own

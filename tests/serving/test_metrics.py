@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.mixed_load import Sent, make_requests, send_all
 from tests.support.serving import Serving, Traces, read_all, wait_until, wait_until_closed
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import Work, fleet, timelines
+from vllm_codesign.exporter.metrics.fleet import BEHIND_NS
 from vllm_codesign.semconv import metrics as M
 from vllm_codesign.store.reader import read_steps
 
@@ -94,25 +96,34 @@ def test_steps_are_the_captures(compared: Compared, serving: Serving) -> None:
     assert exported.value(M.SCHEDULE_DURATION, "_sum") == pytest.approx(seconds, rel=1e-2)
 
 
-def test_the_devices_time_is_that_of_the_captures_fleet(
-    compared: Compared, serving: Serving
-) -> None:
-    """Over the window that the counters' own sum says: from the first step on, that much time."""
-    wait_until_closed(serving.session)
-    exported = serving.exported()
+def test_the_devices_time_is_that_of_the_captures_fleet(serving: Serving) -> None:
+    """Between two quiet moments: both windows begin and end while there is no work."""
+    requests = [r for r in make_requests(serving.model, 60, seed=31) if r.abort_after_s is None]
+    asyncio.run(send_all(serving.url, requests[:5]))  # from here on there are steps again
+    start, before = _quiet(serving)
+    asyncio.run(send_all(serving.url, requests[5:]))
+    end, after = _quiet(serving)
     work = Work()
     for trace in read_all(serving.capture).all:
         work.take(trace)
-    steps = list(read_steps(serving.capture))
-    first = min(step.schedule[0] for step in steps)
-    total_ns = round(exported.value(M.DEVICE_TIME) * 1e9)
-    (engine,) = fleet(work, timelines(steps), (first, first + total_ns)).engines
-    idle = exported.by(M.DEVICE_TIME, "codesign_device_cause")
-    busy = idle.pop("work")
-    print(f"busy {busy:.6f} s, capture {engine.busy_ns / 1e9:.6f} s; {idle}; {engine.idle_ns}")
-    assert busy == pytest.approx(engine.busy_ns / 1e9, rel=1e-4)
-    for cause, seconds in idle.items():
-        assert seconds == pytest.approx(engine.idle_ns.get(cause, 0) / 1e9, rel=1e-3, abs=1e-3)
+    (engine,) = fleet(work, timelines(read_steps(serving.capture)), (start, end)).engines
+    grown = {cause: after[cause] - before[cause] for cause in after}
+    print(f"grown by {grown}, capture {engine.busy_ns} {engine.idle_ns}")
+    assert grown.pop("work") == pytest.approx(engine.busy_ns / 1e9, rel=1e-6)
+    assert engine.busy_ns > 0
+    # When a window is closed is known to a second or two.
+    assert grown.pop("no_work") == pytest.approx(engine.idle_ns["no_work"] / 1e9, abs=3)
+    wanted = {cause: engine.idle_ns.get(cause, 0) / 1e9 for cause in grown}
+    assert grown == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+    assert sum(ns > 0 for ns in wanted.values()) >= 4
+
+
+def _quiet(serving: Serving) -> tuple[int, dict[str, float]]:
+    """An instant without work for seconds before it, and what is accounted for then."""
+    wait_until_closed(serving.session)
+    time.sleep(BEHIND_NS / 1e9 + 3)
+    causes = serving.exported().by(M.DEVICE_TIME, "codesign_device_cause")
+    return time.monotonic_ns(), causes
 
 
 def test_pool_time_is_that_of_the_jobs(compared: Compared) -> None:

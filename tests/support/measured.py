@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tests.support.exported import OPENMETRICS, Exported, parse
 from vllm_codesign.exporter.metrics.board import Board
-from vllm_codesign.exporter.metrics.instruments import Instruments
+from vllm_codesign.exporter.metrics.histograms import Histograms
+from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.prometheus import PrometheusReader
 
 LABELS = {"service_name": "vllm", "service_instance_id": "run-1", "codesign_arm": "hbm"}
@@ -15,7 +16,7 @@ LABELS = {"service_name": "vllm", "service_instance_id": "run-1", "codesign_arm"
 @dataclass
 class Measured:
     board: Board
-    instruments: Instruments
+    histograms: Histograms
     reader: PrometheusReader
 
     def text(self) -> str:
@@ -26,6 +27,7 @@ class Measured:
 
 
 def measured(exemplar_filter: str = "trace_based") -> Measured:
-    board, reader = Board(), PrometheusReader(LABELS)
-    resource = {"service.name": "vllm"}
-    return Measured(board, Instruments(board, [reader], resource, exemplar_filter), reader)
+    board, histograms = Board(), Histograms(exemplar_filter)
+    reader = PrometheusReader(LABELS, histograms)
+    provide(board, [reader], {"service.name": "vllm"})
+    return Measured(board, histograms, reader)

@@ -15,7 +15,8 @@ from dataclasses import replace
 from tests.exporter.records import SPAN, TRACE, api_records, engine_records, the_trace
 from vllm_codesign.exporter.metrics import push_settings
 from vllm_codesign.exporter.metrics.board import Board
-from vllm_codesign.exporter.metrics.instruments import Instruments
+from vllm_codesign.exporter.metrics.histograms import Histograms
+from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.push import make_reader
 from vllm_codesign.exporter.metrics.requests import RequestMetrics
 from vllm_codesign.semconv import metrics as M
@@ -31,13 +32,14 @@ def push(endpoint: str, protocol: str) -> dict[str, object]:
     chosen, problems = push_settings.read(environ)
     assert not problems, problems
     assert chosen.push is not None
-    reader, counted = make_reader(replace(chosen.push, interval_ms=3_600_000))
+    histograms = Histograms(chosen.exemplar_filter)
+    reader, counted = make_reader(replace(chosen.push, interval_ms=3_600_000), histograms)
     board = Board()
     resource = {"service.name": "vllm", **chosen.resource}
-    instruments = Instruments(board, [reader], resource, chosen.exemplar_filter)
+    provider = provide(board, [reader], resource)
     trace = the_trace(api_records(), engine_records())
-    RequestMetrics(board, instruments).take(trace, kept=True)
-    instruments.shutdown(10)
+    RequestMetrics(board, histograms).take(trace, kept=True)
+    provider.shutdown(10_000)
     assert counted.failed == 0, f"{endpoint} did not take the metrics"
     return {
         "name": M.REQUEST_DURATION.name,

@@ -8,7 +8,6 @@ from tests.exporter.records import SPAN, TRACE, api_records, engine_records, the
 from tests.support.measured import measured
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.metrics.cache import CacheMetrics
-from vllm_codesign.exporter.metrics.instruments import context_of
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span, SpanEvent
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.reader import Record
@@ -40,18 +39,18 @@ def block_of(size: int) -> Record:
 
 def test_stranded_bytes_of_blocks_found_and_of_blocks_evicted() -> None:
     made = measured()
-    cache = CacheMetrics(made.board, made.instruments)
+    cache = CacheMetrics(made.board, made.histograms)
     found: dict[str, AttributeValue] = {
         S.KV_REUSED_BYTES.key: 4_096,
         S.KV_REUSED_IDLE.key: 2_000_000_000,
         S.KV_TOKENS_AGAIN.key: 5,
     }
     trace = prefill_with(found, evicted(3, 1_000_000_000))
-    cache.take(trace, context_of(trace.root, True))
+    cache.take(trace, made.histograms.ids(trace.root, True))
     assert made.exported().value(M.STRANDED) == 8_192, "how large a block is is not known yet"
     cache.learn(ENGINE, block_of(1_024))
     assert made.exported().value(M.STRANDED) == 8_192 + 3_072
-    cache.take(prefill_with({}, evicted(1, 500_000_000)), context_of(trace.root, True))
+    cache.take(prefill_with({}, evicted(1, 500_000_000)), made.histograms.ids(trace.root, True))
     said = made.exported()
     assert said.value(M.STRANDED) == 8_192 + 3_072 + 512
     assert said.by(M.KV_TOKENS, "codesign_kv_source")["computed_again"] == 5
@@ -59,16 +58,16 @@ def test_stranded_bytes_of_blocks_found_and_of_blocks_evicted() -> None:
 
 def test_an_owner_that_still_ran_strands_nothing() -> None:
     made = measured()
-    cache = CacheMetrics(made.board, made.instruments)
+    cache = CacheMetrics(made.board, made.histograms)
     cache.learn(ENGINE, block_of(1_024))
     trace = prefill_with({}, SpanEvent(S.EVENT_EVICTED, 1, {S.EVICTED_BLOCKS.key: 3}))
-    cache.take(trace, context_of(trace.root, True))
+    cache.take(trace, made.histograms.ids(trace.root, True))
     assert made.exported().value(M.STRANDED) == 0
 
 
 def test_transfers_by_connector_and_tier() -> None:
     made = measured()
-    cache = CacheMetrics(made.board, made.instruments)
+    cache = CacheMetrics(made.board, made.histograms)
     trace = the_trace(api_records(), engine_records())
     of: dict[str, AttributeValue] = {
         S.KV_CONNECTOR.key: "OffloadingConnector",
@@ -78,7 +77,7 @@ def test_transfers_by_connector_and_tier() -> None:
     }
     load = replace(trace.children[0], name=S.KV_LOAD.name, attributes=of)
     store = replace(load, name=S.KV_STORE.name, attributes={**of, S.KV_TOKENS.key: 64})
-    cache.take(RequestTrace(trace.root, (load, load, store)), context_of(trace.root, True))
+    cache.take(RequestTrace(trace.root, (load, load, store)), made.histograms.ids(trace.root, True))
     said = made.exported()
     where = {"codesign_kv_connector": "OffloadingConnector", "codesign_kv_tier": "host"}
     by_transfer = "codesign_kv_transfer"

@@ -7,7 +7,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.exported import OPENMETRICS
 from tests.support.measured import LABELS, Measured, measured
-from vllm_codesign.exporter.metrics.instruments import NO_CONTEXT, context_of
 from vllm_codesign.model.trace import Span
 from vllm_codesign.semconv import metrics as M
 
@@ -25,7 +24,7 @@ def fill(made: Measured) -> None:
     """One value for each metric."""
     for number, metric in enumerate(M.METRICS, 1):
         if metric.instrument == "histogram":
-            made.instruments.record(metric, number, NO_CONTEXT, *values_of(metric))
+            made.histograms.record(metric, number, None, *values_of(metric))
         elif metric.instrument == "counter":
             made.board.add(metric, number * 1_000_000_000, *values_of(metric))
         else:
@@ -54,7 +53,7 @@ def test_every_metric_appears_under_its_name_with_its_labels(made: Measured) -> 
 
 def test_buckets_are_semconvs_and_cumulative(made: Measured) -> None:
     for value in (0.01, 0.0100001, 3.0, 1e9):
-        made.instruments.record(M.TIME_PER_OUTPUT_TOKEN, value, NO_CONTEXT, "chat", "vllm", "m")
+        made.histograms.record(M.TIME_PER_OUTPUT_TOKEN, value, None, "chat", "vllm", "m")
     family = made.exported().families[M.prometheus_name(M.TIME_PER_OUTPUT_TOKEN)]
     buckets = [(s.labels["le"], s.value) for s in family.samples if s.name.endswith("_bucket")]
     assert [float(le) for le, _ in buckets] == [*M.TPOT_BUCKETS, float("inf")]
@@ -67,10 +66,10 @@ def root(number: int) -> Span:
 
 
 def test_exemplars_stand_in_their_buckets_and_stay(made: Measured) -> None:
-    """The SDK forgets them when they were read once, and people look as well as Prometheus."""
+    """People look as well as Prometheus."""
     for number, value in ((5, 0.0001), (6, 0.0003), (7, 0.00031), (8, 1e6)):
-        context = context_of(root(number), True)
-        made.instruments.record(M.PHASE_DURATION, value, context, "m", "decode")
+        ids = made.histograms.ids(root(number), True)
+        made.histograms.record(M.PHASE_DURATION, value, ids, "m", "decode")
 
     def exemplars() -> dict[str, tuple[str, float]]:
         family = made.exported().families[M.prometheus_name(M.PHASE_DURATION)]
@@ -87,7 +86,7 @@ def test_exemplars_stand_in_their_buckets_and_stay(made: Measured) -> None:
     }
     assert exemplars() == wanted
     assert exemplars() == wanted
-    made.instruments.record(M.PHASE_DURATION, 0.0004, context_of(root(9), True), "m", "decode")
+    made.histograms.record(M.PHASE_DURATION, 0.0004, (9, 10), "m", "decode")
     assert exemplars() == {**wanted, "0.0005": (f"{9:032x}", 0.0004)}
 
 

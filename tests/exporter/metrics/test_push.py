@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
 
 from tests.exporter.records import SPAN, TRACE
 from tests.support.otlp_metrics_receiver import (
@@ -18,7 +19,8 @@ from tests.support.otlp_metrics_receiver import (
 from tests.support.push_metrics import push
 from vllm_codesign.exporter.metrics import push_settings
 from vllm_codesign.exporter.metrics.board import Board
-from vllm_codesign.exporter.metrics.instruments import NO_CONTEXT, Instruments
+from vllm_codesign.exporter.metrics.histograms import Histograms
+from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.push import CountingExporter, make_reader
 from vllm_codesign.semconv import metrics as M
 
@@ -26,16 +28,22 @@ RECEIVERS = [GrpcMetricsReceiver, HttpMetricsReceiver]
 Receiver = GrpcMetricsReceiver | HttpMetricsReceiver
 
 
-def instruments_for(
-    environ: dict[str, str], timeout_s: float = 5.0
-) -> tuple[Board, Instruments, CountingExporter]:
+@dataclass
+class Pushing:
+    board: Board
+    histograms: Histograms
+    provider: MeterProvider
+    counted: CountingExporter
+
+
+def pushing(environ: dict[str, str], timeout_s: float = 5.0) -> Pushing:
     chosen, problems = push_settings.read(environ)
     assert problems == []
     assert chosen.push is not None
-    reader, counted = make_reader(replace(chosen.push, timeout_s=timeout_s))
-    board = Board()
-    resource = {"service.name": "vllm", **chosen.resource}
-    return board, Instruments(board, [reader], resource, chosen.exemplar_filter), counted
+    histograms, board = Histograms(chosen.exemplar_filter), Board()
+    reader, counted = make_reader(replace(chosen.push, timeout_s=timeout_s), histograms)
+    provider = provide(board, [reader], {"service.name": "vllm"})
+    return Pushing(board, histograms, provider, counted)
 
 
 @pytest.mark.parametrize("kind", RECEIVERS)
@@ -64,10 +72,10 @@ def test_figures_and_exemplars_arrive(kind: type[Receiver]) -> None:
 def test_headers_and_interval_are_the_variables(kind: type[Receiver]) -> None:
     with kind() as receiver:
         environ = {**receiver.environ, "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "x-team=gpu"}
-        board, instruments, _ = instruments_for(environ)
-        board.add(M.POOL_BUSY, 1_500_000_000)
+        made = pushing(environ)
+        made.board.add(M.POOL_BUSY, 1_500_000_000)
         first, *_ = receiver.received.wait(3, timeout=5)
-        instruments.shutdown(5)
+        made.provider.shutdown(5_000)
     (point,) = metrics_of(first)[M.POOL_BUSY.name].sum.data_points
     assert point.as_double == 1.5
     assert {headers["x-team"] for headers in receiver.received.headers} == {"gpu"}
@@ -81,10 +89,10 @@ def test_temporality_is_as_preferred(preference: str, counter: int, histogram: i
     with GrpcMetricsReceiver() as receiver:
         name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
         environ = {**receiver.environ, name: preference, "OTEL_METRIC_EXPORT_INTERVAL": "3600000"}
-        board, instruments, _ = instruments_for(environ)
-        board.add(M.POOL_BUSY, 1)
-        instruments.record(M.STEP_DURATION, 0.1, NO_CONTEXT)
-        instruments.shutdown(5)
+        made = pushing(environ)
+        made.board.add(M.POOL_BUSY, 1)
+        made.histograms.record(M.STEP_DURATION, 0.1, None)
+        made.provider.shutdown(5_000)
         (request,) = receiver.received.wait(1)
     found = metrics_of(request)
     assert found[M.POOL_BUSY.name].sum.aggregation_temporality == counter
@@ -97,15 +105,15 @@ def test_a_receiver_of_traces_only_is_said_once(
 ) -> None:
     with kind() as receiver, caplog.at_level(logging.WARNING):
         receiver.refuse = True
-        board, instruments, counted = instruments_for(receiver.environ)
-        board.add(M.POOL_BUSY, 1)
+        made = pushing(receiver.environ)
+        made.board.add(M.POOL_BUSY, 1)
         deadline = time.monotonic() + 10
-        while counted.failed < 3:
+        while made.counted.failed < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         receiver.refuse = False
         receiver.received.wait(1)
-        instruments.shutdown(5)
+        made.provider.shutdown(5_000)
     # Newer pytest also captures loggers that do not propagate.
     said = [r.getMessage() for r in caplog.records if r.name.startswith("vllm_codesign")]
     assert len(said) == 2, said
@@ -117,8 +125,42 @@ def test_a_receiver_of_traces_only_is_said_once(
 def test_an_endpoint_that_hangs_costs_its_timeout_and_no_more() -> None:
     with GrpcMetricsReceiver() as receiver:
         receiver.hang.clear()
-        board, instruments, _ = instruments_for(receiver.environ, timeout_s=1)
-        board.add(M.POOL_BUSY, 1)
+        made = pushing(receiver.environ, timeout_s=1)
+        made.board.add(M.POOL_BUSY, 1)
         begun = time.monotonic()
-        instruments.shutdown(2)
+        made.provider.shutdown(2_000)
         assert time.monotonic() - begun < 5
+
+
+def test_deltas_tell_each_value_once_with_its_exemplar() -> None:
+    name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    with GrpcMetricsReceiver() as receiver:
+        environ = {**receiver.environ, name: "delta", "OTEL_METRIC_EXPORT_INTERVAL": "3600000"}
+        made = pushing(environ)
+        made.board.add(M.POOL_BUSY, 1)
+        for value in (0.25, 0.75, None):
+            if value is not None:
+                made.histograms.record(M.PHASE_DURATION, value, (7, 8), "m", "decode")
+            made.provider.force_flush()
+        pushes = [metrics_of(request) for request in receiver.received.wait(3)]
+        made.provider.shutdown(5_000)
+    assert M.PHASE_DURATION.name not in pushes[2], "nothing came"
+    (first,), (second,) = (p[M.PHASE_DURATION.name].histogram.data_points for p in pushes[:2])
+    told = [(p.count, p.sum, p.min, p.max) for p in (first, second)]
+    assert told == [(1, 0.25, 0.25, 0.25), (1, 0.75, 0.75, 0.75)]
+    assert [[e.as_double for e in p.exemplars] for p in (first, second)] == [[0.25], [0.75]]
+    assert second.start_time_unix_nano > first.start_time_unix_nano
+
+
+def test_cumulative_pushes_tell_an_exemplar_once() -> None:
+    with GrpcMetricsReceiver() as receiver:
+        made = pushing({**receiver.environ, "OTEL_METRIC_EXPORT_INTERVAL": "3600000"})
+        made.board.add(M.POOL_BUSY, 1)
+        made.histograms.record(M.STEP_REQUESTS, 3, (7, 8))
+        for _ in range(2):
+            made.provider.force_flush()
+        first, second = receiver.received.wait(2)[:2]
+        made.provider.shutdown(5_000)
+    for request, exemplars in ((first, 1), (second, 0)):
+        (point,) = metrics_of(request)[M.STEP_REQUESTS.name].histogram.data_points
+        assert (point.count, point.sum, len(point.exemplars)) == (1, 3.0, exemplars)

@@ -23,7 +23,7 @@ def made() -> Measured:
 
 @pytest.fixture
 def metrics(made: Measured) -> RequestMetrics:
-    return RequestMetrics(made.board, made.instruments)
+    return RequestMetrics(made.board, made.histograms)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_trace_that_is_nowhere_is_no_exemplar(
 @pytest.mark.parametrize(("chosen", "count"), [("always_on", 1), ("always_off", 0)])
 def test_other_filters(trace: RequestTrace, chosen: str, count: int) -> None:
     made = measured(chosen)
-    RequestMetrics(made.board, made.instruments).take(trace, kept=chosen == "always_off")
+    RequestMetrics(made.board, made.histograms).take(trace, kept=chosen == "always_off")
     assert len(made.exported().exemplars(M.REQUEST_DURATION)) == count
 
 

@@ -2,7 +2,8 @@
 
 live.py        what the exporter's loop calls; nothing here may cost it a trace
 board.py       sums and latest values, by metric and attributes
-instruments.py the OpenTelemetry SDK's instruments over the board, and its histograms
+instruments.py the OpenTelemetry SDK's instruments over the board
+histograms.py  buckets and exemplars
 requests.py    what one request's trace adds
 cache.py       what its KV caches add
 steps.py       what one step adds

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opentelemetry.context import Context
-
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.metrics.board import Board
-from vllm_codesign.exporter.metrics.instruments import Instruments
+from vllm_codesign.exporter.metrics.histograms import Histograms, Ids
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.reader import Record
@@ -32,9 +30,9 @@ class CacheMetrics:
 
     KINDS = frozenset((Kind.ENG_BLOCKS,))
 
-    def __init__(self, board: Board, instruments: Instruments) -> None:
+    def __init__(self, board: Board, histograms: Histograms) -> None:
         self._board = board
-        self._instruments = instruments
+        self._histograms = histograms
         self._block_bytes: dict[int, int] = {}
         self._unsized: dict[int, int] = {}
         """By EngineCore: blocks times nanoseconds, until it is known how large a block is."""
@@ -49,12 +47,12 @@ class CacheMetrics:
         self._block_bytes[pid] = record.b
         self._board.add(M.STRANDED, self._unsized.pop(pid, 0) * record.b)
 
-    def take(self, trace: RequestTrace, context: Context) -> None:
+    def take(self, trace: RequestTrace, ids: Ids | None) -> None:
         """One request."""
         for span in trace.children:
             of = span.attributes
             if (transfer := _TRANSFERS.get(span.name)) is not None:
-                self._transfer(transfer, span, context)
+                self._transfer(transfer, span, ids)
             elif span.name == S.PREFILL.name:
                 for source, attribute in _SOURCES:
                     self._board.add(M.KV_TOKENS, _int(of, attribute), source)
@@ -74,7 +72,7 @@ class CacheMetrics:
         else:
             self._unsized[engine] = self._unsized.get(engine, 0) + held
 
-    def _transfer(self, transfer: str, span: Span, context: Context) -> None:
+    def _transfer(self, transfer: str, span: Span, ids: Ids | None) -> None:
         of = span.attributes
         who = (
             transfer,
@@ -83,7 +81,7 @@ class CacheMetrics:
         )
         self._board.add(M.KV_TRANSFER_BYTES, _int(of, S.KV_BYTES), *who)
         self._board.add(M.KV_TRANSFER_TOKENS, _int(of, S.KV_TOKENS), *who)
-        self._instruments.record(M.KV_TRANSFER_DURATION, span.duration_ns * 1e-9, context, *who)
+        self._histograms.record(M.KV_TRANSFER_DURATION, span.duration_ns * 1e-9, ids, *who)
 
 
 def _int(of: Mapping[str, AttributeValue], attribute: S.Attribute) -> int:

@@ -20,7 +20,8 @@ from vllm_codesign.exporter.metrics import push_settings, queue
 from vllm_codesign.exporter.metrics.board import Board
 from vllm_codesign.exporter.metrics.endpoint import Endpoint
 from vllm_codesign.exporter.metrics.fleet import BEHIND_NS, LiveFleet
-from vllm_codesign.exporter.metrics.instruments import Instruments
+from vllm_codesign.exporter.metrics.histograms import Histograms
+from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.losses import Losses
 from vllm_codesign.exporter.metrics.open_work import OpenWork
 from vllm_codesign.exporter.metrics.pools import Pools
@@ -87,21 +88,20 @@ class Metrics:
             M.SERVICE_NAME.key: builder.service_name,
         }
         constant = {a.key.replace(".", "_"): str(self._resource.get(a.key, "")) for a in M.CONSTANT}
+        histograms = Histograms(chosen.exemplar_filter)
         readers: list[MetricReader] = []
         self._pushed: CountingExporter | None = None
         if chosen.push is not None:
-            pushing, self._pushed = make_reader(chosen.push)
+            pushing, self._pushed = make_reader(chosen.push, histograms)
             readers.append(pushing)
         self._prometheus: PrometheusReader | None = None
         if settings.metrics_port:
-            self._prometheus = PrometheusReader(constant)
+            self._prometheus = PrometheusReader(constant, histograms)
             readers.append(self._prometheus)
         self._board = Board()
-        self._instruments = Instruments(
-            self._board, readers, self._resource, chosen.exemplar_filter
-        )
-        self._requests = RequestMetrics(self._board, self._instruments)
-        self._steps = StepMetrics(self._instruments)
+        self._provider = provide(self._board, readers, self._resource)
+        self._requests = RequestMetrics(self._board, histograms)
+        self._steps = StepMetrics(histograms)
         self._fleet = LiveFleet(self._board)
         self._open = OpenWork(assembler, builder)
         self._pools = Pools(self._board)
@@ -130,7 +130,7 @@ class Metrics:
             return
         host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
-            self.endpoint = Endpoint(host, port, self._prometheus.render)
+            self.endpoint = Endpoint(host, port, self.render)
         except OSError as error:
             self._listen_at = time.monotonic() + TRY_AGAIN_S
             if not self._refused:
@@ -147,6 +147,11 @@ class Metrics:
             return
         if self._refused:
             logger.warning("codesign: metrics are on %s now", self.endpoint.url)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """What `/metrics` answers now, and its content type."""
+        assert self._prometheus is not None
+        return self._prometheus.render(accept)
 
     @_harmless
     def take(self, pid: int, record: Record) -> None:
@@ -218,8 +223,8 @@ class Metrics:
         if self.endpoint is not None:
             self.endpoint.close()
         closer = threading.Thread(
-            target=self._instruments.shutdown,
-            args=(timeout_s,),
+            target=self._provider.shutdown,
+            args=(timeout_s * 1000,),
             name="codesign-metrics-close",
             daemon=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from opentelemetry.sdk.metrics.export import (
@@ -20,26 +20,25 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from vllm_codesign.exporter.metrics.histograms import Histograms
 from vllm_codesign.semconv.metrics import METRICS, prometheus_name
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 Labels = dict[str, str]
-_Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class PrometheusReader(MetricReader):
     """Always cumulative. `constant` are labels of every series.
 
-    The SDK forgets exemplars when it is asked for them; here the last one of each bucket
-    stays, so that who looks second sees them too.
+    The last exemplar of each bucket stays: who looks second sees it too.
     """
 
-    def __init__(self, constant: Mapping[str, str]) -> None:
+    def __init__(self, constant: Mapping[str, str], histograms: Histograms) -> None:
         super().__init__()
         self._constant = dict(constant)
+        self._histograms = histograms
         self._lock = threading.Lock()
         self._data: MetricsData | None = None
-        self._exemplars: dict[_Series, dict[int, Exemplar]] = {}
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: object
@@ -60,14 +59,13 @@ class PrometheusReader(MetricReader):
             self._data = None
             self.collect()
             data: MetricsData | None = self._data
-            if data is None:
-                return []
-            return [
-                self._family(metric)
-                for resource in data.resource_metrics
+            summed = [
+                metric
+                for resource in (data.resource_metrics if data is not None else ())
                 for scope in resource.scope_metrics
                 for metric in scope.metrics
             ]
+            return [self._family(metric) for metric in (*self._histograms.cumulative(), *summed)]
 
     def _family(self, collected: Collected) -> Family:
         metric = _BY_NAME[collected.name]
@@ -84,7 +82,7 @@ class PrometheusReader(MetricReader):
 
     def _histogram(self, family: Family, point: HistogramDataPoint) -> None:
         labels = self._labels(point.attributes)
-        exemplars = self._exemplars_of(family.name, labels, point)
+        exemplars = dict(_exemplars(point))
         bounds = [*map(floatToGoString, point.explicit_bounds), "+Inf"]
         for number, (bound, count) in enumerate(
             zip(bounds, accumulate(point.bucket_counts), strict=True)
@@ -98,25 +96,17 @@ class PrometheusReader(MetricReader):
         family.add_sample(f"{family.name}_count", labels, point.count)
         family.add_sample(f"{family.name}_sum", labels, point.sum)
 
-    def _exemplars_of(
-        self, name: str, labels: Labels, point: HistogramDataPoint
-    ) -> dict[int, Exemplar]:
-        kept = self._exemplars.setdefault((name, tuple(labels.items())), {})
-        for each in point.exemplars:
-            if each.trace_id is None or each.span_id is None:
-                continue
-            ids = {"trace_id": f"{each.trace_id:032x}", "span_id": f"{each.span_id:016x}"}
-            bucket = bisect_left(_bounds(point), each.value)
-            kept[bucket] = Exemplar(ids, each.value, each.time_unix_nano / 1e9)
-        return kept
-
     def _labels(self, attributes: Attributes) -> Labels:
         own = {key.replace(".", "_"): str(value) for key, value in (attributes or {}).items()}
         return {**own, **self._constant}
 
 
-def _bounds(point: HistogramDataPoint) -> Sequence[float]:
-    return point.explicit_bounds
+def _exemplars(point: HistogramDataPoint) -> Iterator[tuple[int, Exemplar]]:
+    """By bucket."""
+    for each in point.exemplars:
+        ids = {"trace_id": f"{each.trace_id:032x}", "span_id": f"{each.span_id:016x}"}
+        bucket = bisect_left(point.explicit_bounds, each.value)
+        yield bucket, Exemplar(ids, each.value, each.time_unix_nano / 1e9)
 
 
 class _Collector:

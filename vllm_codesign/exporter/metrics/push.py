@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
@@ -29,6 +30,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
+from vllm_codesign.exporter.metrics.histograms import Histograms, Pushed
 from vllm_codesign.exporter.metrics.push_settings import METRICS_EXPORTER, PushSettings
 from vllm_codesign.exporter.otlp_export import grpc_arguments, http_arguments, last_words
 
@@ -53,7 +55,9 @@ def temporalities(preference: str) -> dict[type, AggregationTemporality]:
     return {kind: _DELTA if kind in deltas else _CUMULATIVE for kind in _KINDS}
 
 
-def make_reader(settings: PushSettings) -> tuple[PeriodicExportingMetricReader, CountingExporter]:
+def make_reader(
+    settings: PushSettings, histograms: Histograms
+) -> tuple[PeriodicExportingMetricReader, CountingExporter]:
     """A reader that pushes every `interval_ms`, and what counts for it."""
     preferred = temporalities(settings.temporality)
     inner: MetricExporter
@@ -63,23 +67,26 @@ def make_reader(settings: PushSettings) -> tuple[PeriodicExportingMetricReader, 
         inner = GrpcExporter(**grpc_arguments(settings), preferred_temporality=preferred)
     else:
         inner = HttpExporter(**http_arguments(settings), preferred_temporality=preferred)
-    exporter = CountingExporter(inner, settings.destination, preferred)
+    pushed = Pushed(histograms, preferred[Histogram])
+    exporter = CountingExporter(inner, settings.destination, preferred, pushed)
     reader = PeriodicExportingMetricReader(exporter, settings.interval_ms, settings.timeout_ms)
     return reader, exporter
 
 
 class CountingExporter(MetricExporter):
-    """Counts pushes that failed, and says once when that begins and when it ends."""
+    """Adds the histograms, counts pushes that failed, and says once when that begins and ends."""
 
     def __init__(
         self,
         inner: MetricExporter,
         destination: str,
         preferred: dict[type, AggregationTemporality],
+        histograms: Pushed,
     ) -> None:
         super().__init__(preferred_temporality=preferred)
         self._inner = inner
         self._destination = destination
+        self._histograms = histograms
         self._failing = False
         self.failed = 0
         """Pushes that the receiver did not take; cumulative ones are made up for by the next."""
@@ -91,7 +98,7 @@ class CountingExporter(MetricExporter):
         last_words.clear()
         result, reason = MetricExportResult.FAILURE, ""
         try:
-            result = self._inner.export(metrics_data, timeout_millis, **kwargs)
+            result = self._inner.export(self._whole(metrics_data), timeout_millis, **kwargs)
         except Exception as error:  # noqa: BLE001 - costs this push, not the SDK's thread
             reason = f"{type(error).__name__}: {error}"
         if result is MetricExportResult.SUCCESS:
@@ -109,6 +116,13 @@ class CountingExporter(MetricExporter):
             )
         self._failing = True
         return result
+
+    def _whole(self, data: MetricsData) -> MetricsData:
+        """With the histograms beside the SDK's own, of the one resource and scope there is."""
+        (resource,) = data.resource_metrics
+        (scope,) = resource.scope_metrics
+        scope = replace(scope, metrics=[*scope.metrics, *self._histograms.collect()])
+        return MetricsData([replace(resource, scope_metrics=[scope])])
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         self._inner.shutdown(timeout_millis, **kwargs)

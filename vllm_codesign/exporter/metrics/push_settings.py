@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vllm_codesign.exporter.metrics.instruments import EXEMPLAR_FILTERS
+from vllm_codesign.exporter.metrics.histograms import EXEMPLAR_FILTERS
 from vllm_codesign.exporter.otlp_variables import Destination, Reader
 
 METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"

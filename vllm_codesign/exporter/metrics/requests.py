@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opentelemetry.context import Context
-
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.metrics.board import Board
 from vllm_codesign.exporter.metrics.cache import CacheMetrics
-from vllm_codesign.exporter.metrics.instruments import Instruments, context_of
+from vllm_codesign.exporter.metrics.histograms import Histograms, Ids
 from vllm_codesign.exporter.metrics.models import Models
 from vllm_codesign.model.trace import AttributeValue, RequestTrace, Span
 from vllm_codesign.semconv import metrics as M
@@ -27,41 +25,42 @@ class RequestMetrics:
     """Takes traces as they are handed out, late ones too: what outlives a response adds phases,
     but is no request."""
 
-    def __init__(self, board: Board, instruments: Instruments) -> None:
+    def __init__(self, board: Board, histograms: Histograms) -> None:
         self._board = board
-        self._instruments = instruments
+        self._histograms = histograms
         self._models = Models()
         self._errors: set[str] = set()
-        self.cache = CacheMetrics(board, instruments)
+        self.cache = CacheMetrics(board, histograms)
 
     def take(self, trace: RequestTrace, kept: bool) -> None:
         """One trace; `kept`: it can be looked up somewhere."""
         root, of = trace.root, trace.root.attributes
         outcome = str(of.get(S.OUTCOME.key, ""))
         model = self._models.name(of.get(S.REQUEST_MODEL.key), outcome == S.Outcome.REJECTED.value)
-        context = context_of(root, kept)
+        ids = self._histograms.ids(root, kept)
         if not root.links:
             self._board.add(M.REQUESTS, 1, model, outcome)
             input_tokens, output_tokens = _tokens(trace)
             self._board.add(M.TOKENS_USED, input_tokens, model, "input")
             self._board.add(M.TOKENS_USED, output_tokens, model, "output")
         if root.kind == "server":
-            self._server(root, context, model)
+            self._server(root, ids, model)
         if outcome == S.Outcome.COMPLETED.value:
             self._accounting(of, model)
+        who = _gen_ai(of, model)
         for span in trace.children:
-            self._phase(span, context, model, _gen_ai(of, model))
-        self.cache.take(trace, context)
+            self._phase(span, ids, model, who)
+        self.cache.take(trace, ids)
 
-    def _server(self, root: Span, context: Context, model: str) -> None:
-        of, record = root.attributes, self._instruments.record
+    def _server(self, root: Span, ids: Ids | None, model: str) -> None:
+        of, record = root.attributes, self._histograms.record
         who = _gen_ai(of, model)
         error = self._error(of.get(S.ERROR_TYPE.key))
-        record(M.REQUEST_DURATION, root.duration_ns * _S, context, *who, error)
+        record(M.REQUEST_DURATION, root.duration_ns * _S, ids, *who, error)
         first = of.get(S.RESPONSE_TTFC.key)
         # A stream that never had a token has an error for its first chunk.
         if isinstance(first, float) and of.get(S.STREAMING.key) and _int(of, S.USAGE_OUTPUT_TOKENS):
-            record(M.TIME_TO_FIRST_TOKEN, first, context, *who)
+            record(M.TIME_TO_FIRST_TOKEN, first, ids, *who)
 
     def _error(self, kind: AttributeValue | None) -> str | None:
         if not isinstance(kind, str):
@@ -82,9 +81,9 @@ class RequestMetrics:
         if worst := of.get(S.BOTTLENECK.key):
             self._board.add(M.BOTTLENECKS, 1, model, str(worst))
 
-    def _phase(self, span: Span, context: Context, model: str, who: tuple[str, str, str]) -> None:
-        record = self._instruments.record
-        record(M.PHASE_DURATION, span.duration_ns * _S, context, model, span.name)
+    def _phase(self, span: Span, ids: Ids | None, model: str, who: tuple[str, str, str]) -> None:
+        record = self._histograms.record
+        record(M.PHASE_DURATION, span.duration_ns * _S, ids, model, span.name)
         if span.name == S.ENGINE_QUEUE.name:
             for reason, key in _REASONS:
                 if isinstance(ns := span.attributes.get(key), int):
@@ -93,7 +92,7 @@ class RequestMetrics:
             after_first = _int(span.attributes, S.TOKENS) - 1
             if after_first > 0:
                 each = span.duration_ns * _S / after_first
-                record(M.TIME_PER_OUTPUT_TOKEN, each, context, *who)
+                record(M.TIME_PER_OUTPUT_TOKEN, each, ids, *who)
 
 
 def _gen_ai(of: Mapping[str, AttributeValue], model: str) -> tuple[str, str, str]:
