@@ -34,6 +34,8 @@ DRAWN_S = 15
 """What Grafana takes for the window of a rate while it draws."""
 SETTLE_S = 14.0
 """The device's time is told some six seconds late, a request two."""
+QUIET_S = 2.0
+"""A rate begins with the first scrape in its window: what came before that is not in it."""
 MIN_WINDOW_S = 120.0
 """Prometheus' rates are as sharp as two scrapes are short against the window."""
 TOLERANCE = 0.02
@@ -121,6 +123,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             wait_for_scrapes(server)
             _send(serving, _load(serving.model, 40, seed=3))
             start_s, ahead_ns = time.time(), time.monotonic_ns() - time.time_ns()
+            time.sleep(QUIET_S)
             _send(serving, _load(serving.model, 80, seed=4))
             time.sleep(max(0.0, start_s + MIN_WINDOW_S - time.time()))
             end_s = time.time()
