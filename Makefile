@@ -8,7 +8,8 @@ PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit test-full test-vllm test-gpu test-backends test-otel lint demo docs dashboards lock bench-overhead test-deploy docs-site clean
+.PHONY: help setup lint lock clean demo docs docs-site dashboards bench-overhead
+.PHONY: test test-unit test-full test-vllm test-gpu test-backends test-deploy test-otel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

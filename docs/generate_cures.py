@@ -33,12 +33,8 @@ def _old(change: str) -> str:
     return f"; vLLM 0.19: {change}" if change else ""
 
 
-def page(text: str) -> str:
-    """`text` with the table between its marks."""
-    before, _, rest = text.partition(_BEGIN)
+def page() -> str:
+    """The page with the table between its marks."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return f"{before}{_BEGIN}\n{table()}\n{_END}{after}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text()))
