@@ -31,7 +31,7 @@ test-vllm: setup ## the tests on a real server of another version: VERSION=0.19.
 test-gpu: setup ## device time on a real GPU (CUDA or ROCm build of torch; no vLLM needed)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
-test-backends: setup ## a real run through Jaeger, deploy's Collector files on a Collector (Go; 10 min at most)
+test-backends: setup ## a real run through Jaeger, deploy's Collector files on a Collector (Go; 20 min the first time)
 	@tests/backends/build.sh .cache/backends
 	$(BIN)/python -m pytest -m backends $(PYTEST_ARGS)
 

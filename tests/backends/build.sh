@@ -7,7 +7,7 @@ mkdir -p "$1"
 into=$(cd "$1" && pwd)
 
 if ! command -v go >/dev/null; then
-    echo "build.sh: Go is not installed: https://go.dev/dl has it (1.26 or newer)" >&2
+    echo "build.sh: Go is not installed: https://go.dev/dl has it" >&2
     exit 1
 fi
 

@@ -1,6 +1,6 @@
 module vllm-codesign/tests/backends
 
-go 1.26
+go 1.24.6
 
 require github.com/jaegertracing/jaeger v1.76.0
 

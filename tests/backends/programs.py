@@ -65,12 +65,16 @@ class Collector(Server):
     def __init__(
         self, folder: Path, name: str, configs: Sequence[str | Path], env: Mapping[str, str]
     ) -> None:
-        health_port = free_port()
+        health_port, self.telemetry_port = free_port(), free_port()
         options = [part for config in configs for part in ("--config", str(config))]
         super().__init__(
             (str(built("otelcol")), *options, *health(health_port)),
             health_port,
-            env=env,
+            env={
+                **env,
+                "METRICS_HOST": "127.0.0.1",
+                "TELEMETRY_PORT": str(self.telemetry_port),
+            },
             log_path=folder / f"{name}.log",
             timeout_s=_TIMEOUT_S,
             progress=lambda _: None,

@@ -53,6 +53,11 @@ class Outcome:
     gateways: tuple[dict[int, int], dict[int, int]]
     """Spans that each gateway sent on, by trace id."""
     metrics: str
+    while_sending: str
+    """The metrics once more, when the last spans had just come in."""
+    logs: str
+    own: tuple[str, str]
+    """The gateways' own metrics."""
 
     @property
     def kept(self) -> dict[int, int]:
@@ -128,13 +133,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     with ExitStack() as running:
         behind = [running.enter_context(GrpcReceiver()) for _ in range(2)]
         ports = [free_port(), free_port()]
+        gateways = []
         for port, receiver in zip(ports, behind, strict=True):
             wait = f"yaml:processors::tail_sampling::decision_wait: {DECISION_S}s"
             environment = {"TRACES_ENDPOINT": f"127.0.0.1:{receiver.port}"}
             name = f"gateway-{port}"
-            running.enter_context(
-                Collector(folder, name, (GATEWAY, otlp_on(port), wait), environment)
-            )
+            over = (GATEWAY, otlp_on(port), wait)
+            gateways.append(running.enter_context(Collector(folder, name, over, environment)))
         metrics_port, port = free_port(), free_port()
         hosts = ", ".join(f'"127.0.0.1:{each}"' for each in ports)
         over = (
@@ -146,18 +151,36 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         )
         running.enter_context(Collector(folder, "agent", (AGENT, *over), {}))
         send(f"127.0.0.1:{port}", everything)
+        # Exemplars are kept for one interval of the metrics.
+        while_sending: list[str] = []
+
+        def has_exemplars() -> bool:
+            while_sending.append(scrape(metrics_port))
+            return EXEMPLAR.search(while_sending[-1]) is not None
+
+        wait_until(has_exemplars, 10, "exemplars")
         must = made.ids["error"] | made.ids["slow"] | made.ids["host"]
         wait_until(lambda: must <= set().union(*map(counted, behind)), 60, "the traces to keep")
         # What is still on its way, or is decided last.
         steady = -1
         while steady != (steady := sum(len(r.received.spans) for r in behind)):
             wait_until(_passed(DECISION_S + 2), 20, "silence")
-        url = f"http://127.0.0.1:{metrics_port}/metrics"
-        asked = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
-        with urllib.request.urlopen(asked, timeout=10) as response:
-            metrics = response.read().decode()
         first, second = map(counted, behind)
-        yield Outcome(made, (first, second), metrics)
+        logs = "".join(path.read_text() for path in sorted(folder.glob("*.log")))
+        one, other = (scrape(gateway.telemetry_port) for gateway in gateways)
+        metrics = scrape(metrics_port)
+        yield Outcome(made, (first, second), metrics, while_sending[-1], logs, (one, other))
+
+
+EXEMPLAR = re.compile(r'# \{.*trace_id="([0-9a-f]{32})"')
+
+
+def scrape(port: int) -> str:
+    url = f"http://127.0.0.1:{port}/metrics"
+    asked = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
+    with urllib.request.urlopen(asked, timeout=10) as response:
+        found: str = response.read().decode()
+    return found
 
 
 def _passed(seconds: float) -> Callable[[], bool]:
@@ -171,7 +194,12 @@ def test_the_collector_finds_nothing_wrong_with(config: Path) -> None:
         [built("otelcol"), "validate", "--config", config], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stderr, done.stderr
+
+
+def test_option_names_are_current(outcome: Outcome) -> None:
+    assert outcome.logs.count("Everything is ready") == 3
+    complaints = [line for line in outcome.logs.splitlines() if re.search(r"deprecat|alias", line)]
+    assert complaints == []
 
 
 def test_span_metrics_count_what_sampling_drops(outcome: Outcome) -> None:
@@ -184,9 +212,12 @@ def test_span_metrics_count_what_sampling_drops(outcome: Outcome) -> None:
     by_outcome: Counter[str] = Counter()
     for of, value in servers:
         by_outcome[of["codesign_outcome"]] += int(value)
+        assert (of["service_name"], of["service_instance_id"]) == ("vllm", "test")
     assert by_outcome == {"completed": REQUESTS - EACH, "failed": EACH}
     assert "traces_span_metrics_duration_seconds_bucket" in outcome.metrics
-    assert re.search(r'# \{.*trace_id="[0-9a-f]{32}"', outcome.metrics)
+    exemplars = {int(trace_id, 16) for trace_id in EXEMPLAR.findall(outcome.while_sending)}
+    assert exemplars
+    assert exemplars <= made.spans.keys()
 
 
 @pytest.mark.parametrize("kind", ["error", "slow", "host"])
@@ -211,3 +242,13 @@ def test_both_gateways_work_and_share_no_trace(outcome: Outcome) -> None:
     first, second = outcome.gateways
     assert min(len(first), len(second)) >= 0.25 * len(outcome.kept)
     assert not first.keys() & second.keys()
+
+
+def test_the_gateways_own_metrics_say_what_they_did(outcome: Outcome) -> None:
+    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled\S*\{(.*)\} (\S+)"
+    counts: Counter[bool] = Counter()
+    for metrics in outcome.own:
+        for labels, value in re.findall(decided, metrics, re.M):
+            counts[re.search(r'sampled="true"', labels) is not None] += int(float(value))
+    assert counts[True] == len(outcome.kept)
+    assert counts[True] + counts[False] == REQUESTS + STEPS

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from tests.backends.programs import Jaeger
+from tests.backends.through_jaeger import STORED_S, analyze, as_json, ids
 from tests.support.mixed_load import make_requests, send_all
 from tests.support.serving import serve, wait_until, wait_until_closed
 from vllm_codesign.analysis.sources import opened
@@ -33,7 +30,6 @@ pytestmark = [
 ]
 
 REQUESTS = 120
-STORED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -61,26 +57,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             capture = serving.capture
         source = f"jaeger:{jaeger.url}"
         wanted = {int(request.trace_id, 16) for request in requests}
-        wait_until(lambda: wanted <= _ids(source), STORED_S, "all requests in Jaeger")
+        wait_until(lambda: wanted <= ids(source), STORED_S, "all requests in Jaeger")
         completed = next(r.trace_id for r in requests if r.expected == Outcome.COMPLETED)
         yield Run(source, capture, completed)
-
-
-def _ids(source: str) -> set[int]:
-    with opened(source, Query()) as found:
-        return {trace.trace_id for trace in read_traces(found.capture)}
-
-
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = (sys.executable, "-m", "vllm_codesign.cli.main", "analyze", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def as_json(*arguments: str) -> dict[str, Any]:
-    done = analyze(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def test_the_same_table_to_the_nanosecond(run: Run) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
+from vllm_codesign.analysis.server import outlived
 from vllm_codesign.backends.collected import LMCACHE_ID
 from vllm_codesign.model.trace import RequestTrace, Span
 
@@ -61,10 +62,11 @@ class Gathered:
     def watch(self, traces: Iterable[RequestTrace]) -> Iterator[RequestTrace]:
         """The same traces, each of them taken on its way."""
         for trace in traces:
-            if self.spans:
+            # A store that outlived its response has the id of the same engine request.
+            if self.spans and not outlived(trace):
                 for span in trace.spans:
                     if request_id := span.attributes.get(S.REQUEST_ID.key):
-                        self._roots.setdefault(str(request_id), trace.root)
+                        self._roots[str(request_id)] = trace.root
             yield trace
 
     def summary(self) -> LMCache | None:

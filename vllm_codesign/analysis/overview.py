@@ -266,7 +266,7 @@ def _notes(
     if tables.differing and source.remote:
         lines.append(
             f"{tables.differing:,} requests are accounted for as they were when they ended: their "
-            "steps are not all here, so nothing is said of the device over time"
+            "steps or spans are not all here, so nothing is said of the device over time"
         )
     elif tables.differing:
         lines.append(

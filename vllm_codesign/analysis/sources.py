@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vllm_codesign.backends import jaeger, otlp_file, tempo
 from vllm_codesign.backends.collected import Collected, collected_in
-from vllm_codesign.backends.query import Query
+from vllm_codesign.backends.query import DEFAULT_LIMIT, Query
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import Span
 from vllm_codesign.store.capture import Capture, resolve
@@ -26,6 +26,8 @@ READERS: Mapping[str, Reader] = {
     "tempo": tempo.read,
     "otlp-json": otlp_file.read,
 }
+_FILES = ("otlp-json",)
+"""Read whole: there is nobody to ask for less, or to send anything to."""
 
 _NOT_THERE = (
     "CPU, event loop and GPU series are in captures alone",
@@ -56,6 +58,8 @@ def opened(text: str, query: Query) -> Iterator[Source]:
     """
     scheme, colon, address = text.partition(":")
     reader = READERS.get(scheme)
+    if reader is None or scheme in _FILES:
+        _refuse_what_is_asked_of_searches(query)
     if reader is None:
         yield _local(text, bool(colon), query)
         return
@@ -76,6 +80,13 @@ def opened(text: str, query: Query) -> Iterator[Source]:
 
 
 _FORMS = "jaeger:http://HOST:16686, tempo:http://HOST:3200, otlp-json:FILE, or a capture's folder"
+
+
+def _refuse_what_is_asked_of_searches(query: Query) -> None:
+    if query.limit != DEFAULT_LIMIT or query.lmcache_service is not None or query.headers:
+        raise CodesignError(
+            "--limit, --lmcache-service and --header go with jaeger: and tempo:, which are searched"
+        )
 
 
 def _local(text: str, has_colon: bool, query: Query) -> Source:

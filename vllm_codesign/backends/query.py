@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import RequestTrace
@@ -16,6 +16,7 @@ DEFAULT_SINCE_NS = 3_600_000_000_000
 DEFAULT_LIMIT = 10_000
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -56,7 +57,8 @@ class Query:
 def parse_time(text: str, now_ns: int) -> int:
     """`10m`, `2h`, `1d` (ago), `2026-11-23T10:00:00Z` or Unix seconds, as Unix ns.
 
-    A date without a zone is the local one's. Raises `CodesignError` for anything else.
+    A time without a zone is UTC, as everywhere in OpenTelemetry. Raises `CodesignError` for
+    anything else.
     """
     if found := _AGO.fullmatch(text):
         return now_ns - round(float(found[1]) * _SECONDS[found[2]] * 1e9)
@@ -64,12 +66,14 @@ def parse_time(text: str, now_ns: int) -> int:
         whole, _, fraction = text.partition(".")
         return int(whole) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
     try:
-        moment = datetime.fromisoformat(text).astimezone()
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise CodesignError(
             f"{text!r} is no time: write 10m, 2h or 1d (ago), 2026-11-23T10:00:00Z, or Unix seconds"
         ) from None
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1_000
+    since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - _EPOCH
+    # In integers: a float would lose the microseconds.
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
 
 
 def parse_trace_id(text: str) -> int:
