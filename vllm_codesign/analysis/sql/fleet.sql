@@ -232,7 +232,7 @@ rows_in_windows AS (
 changes AS (
     SELECT
         Scenario, Instance, Engine, Instant,
-        sum(CASE WHEN Kind = 'window' THEN Change ELSE 0 END) AS Window,
+        sum(CASE WHEN Kind = 'window' THEN Change ELSE 0 END) AS Inside,
         sum(CASE WHEN Kind = 'device' THEN Change ELSE 0 END) AS Device,
         sum(CASE WHEN Kind = 'here' THEN Change ELSE 0 END) AS Here,
         sum(CASE WHEN Kind = 'loading' THEN Change ELSE 0 END) AS Loading,
@@ -261,7 +261,7 @@ pieces AS (
         coalesce(min(Instant) OVER (
             PARTITION BY Scenario, Instance, Engine ORDER BY Instant
             ROWS BETWEEN 1 FOLLOWING AND 1 FOLLOWING), 0) - Instant AS Ns,
-        sum(Window) OVER so_far AS Window,
+        sum(Inside) OVER so_far AS Inside,
         sum(Device) OVER so_far AS Device,
         sum(Here) OVER so_far AS Here,
         sum(Loading) OVER so_far AS Loading,
@@ -302,6 +302,6 @@ SELECT
         WHEN Device > 0 AND Prepare + Schedule + Updating + Output > 0 THEN Ns ELSE 0
     END)) AS hidden_ns
 FROM pieces
-WHERE Window > 0
+WHERE Inside > 0
 GROUP BY scenario, instance, engine, what
 ORDER BY scenario, instance, engine, what

@@ -76,7 +76,9 @@ class Parameters:
 
     def bound(self) -> dict[str, str | int]:
         """By name."""
-        return {name: getattr(self, name) for name in ("since", "until", "first", "last", "service")}
+        return {
+            name: getattr(self, name) for name in ("since", "until", "first", "last", "service")
+        }
 
     def around(self, longest_ns: int) -> Parameters:
         """The same requests, with room for their spans."""
