@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
-from vllm_codesign.analysis.tables import Tables, build
+from vllm_codesign.analysis.tables import Tables, build, only
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.step import Step
@@ -93,7 +93,7 @@ def overview(
             f"no request in {target.path} yet: segments close after 10 s; send requests or wait"
         )
     if scenario is not None:
-        tables = _only(tables, scenario)
+        tables = only(tables, scenario)
     run, problem = _run_of(target)
     sampled = host(target, reading)  # before the losses: it may find segments it cannot read
     return Overview(
@@ -187,14 +187,6 @@ def _arms(content: bytes) -> ArmsRun | None:
         return ArmsRun.model_validate_json(content)
     except ValidationError:
         return None
-
-
-def _only(tables: Tables, name: str) -> Tables:
-    chosen = tuple(s for s in tables.scenarios if s.name == name)
-    if not chosen:
-        names = ", ".join(s.name for s in tables.scenarios)
-        raise CodesignError(f"no scenario {name!r} here; there is: {names}")
-    return replace(tables, scenarios=chosen)
 
 
 def _run_of(capture: Capture) -> tuple[RunInfo | None, tuple[str, ...]]:

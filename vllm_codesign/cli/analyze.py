@@ -39,6 +39,15 @@ _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum":
     help="results.json of `codesign bench`. Default: the one beside the capture, if any.",
 )
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
+@click.option(
+    "--from",
+    "source",
+    metavar="clickhouse:URL",
+    help="Read spans there and not from a capture: clickhouse:http://USER@HOST:8123/DATABASE.",
+)
+@click.option("--since", metavar="TIME", help="With --from: ISO 8601, or how long ago, as 2h.")
+@click.option("--until", metavar="TIME", help="With --from: the same; requests began before it.")
+@click.option("--service", metavar="NAME", help="With --from: OTEL_SERVICE_NAME of the servers.")
 @click.option("--batches", is_flag=True, help="Show each batch of a scenario by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
@@ -60,6 +69,10 @@ def command(
     capture: Path | None,
     results: Path | None,
     scenario: str | None,
+    source: str | None,
+    since: str | None,
+    until: str | None,
+    service: str | None,
     batches: bool,
     as_json: bool,
     export_to: tuple[str, Path] | None,
@@ -77,8 +90,16 @@ def command(
     codesign analyze out/demo --batches
     codesign analyze --json | jq .finding
     codesign analyze out/demo --export perfetto demo.pftrace
+    codesign analyze --from clickhouse:http://default@localhost:8123/otel --since 1h
     """
     progress = Console(stderr=True)
+    if source is not None:
+        if capture is not None or export_to is not None:
+            raise click.UsageError("--from reads spans elsewhere: no CAPTURE, no --export")
+        _elsewhere(source, (since, until, service), results, scenario, batches, as_json, progress)
+        return
+    if since is not None or until is not None or service is not None:
+        raise click.UsageError("--since, --until and --service go with --from")
     if export_to is not None:
         export(find(capture, results), export_to[1], profiles, as_json, progress)
         return
@@ -115,6 +136,28 @@ def export(
     )
 
 
+def _elsewhere(
+    source: str,
+    which: tuple[str | None, str | None, str | None],
+    results: Path | None,
+    scenario: str | None,
+    batches: bool,
+    as_json: bool,
+    progress: Console,
+) -> None:
+    """Spans of a back end; `which`: since, until, service."""
+    from vllm_codesign.cli import clickhouse_tables
+
+    if not source.startswith(clickhouse_tables.PREFIX):
+        raise click.UsageError("--from takes clickhouse:URL")
+    with progress.status("asking ClickHouse"):
+        answer = clickhouse_tables.ask(source, *which, results, scenario, batches)
+    if as_json:
+        click.echo(json.dumps(clickhouse_tables.plain(answer), ensure_ascii=False, indent=2))
+    else:
+        clickhouse_tables.render(answer, Console())
+
+
 def render(view: Overview, console: Console) -> None:
     """Print everything, what makes the figures doubtful first."""
     for line in view.lossy:
@@ -133,7 +176,7 @@ def render(view: Overview, console: Console) -> None:
         console.print()
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
-        _scenario(scenario, console)
+        scenario_tables(scenario, console)
     console.print(kv_table(view.kv, view.kv_waits))
     console.print(host_table(view.host))
     console.print()
@@ -166,7 +209,8 @@ def counts(scenario: tables.Scenario) -> str:
     return text
 
 
-def _scenario(scenario: tables.Scenario, console: Console) -> None:
+def scenario_tables(scenario: tables.Scenario, console: Console) -> None:
+    """What clients and server say of one scenario, and where its time went."""
     parts: list[RenderableType] = []
     if scenario.client_rows:
         parts.append(_client_table(scenario))
@@ -232,7 +276,7 @@ def _accounts(scenario: tables.Scenario, found: Accounts, console: Console) -> N
     if not found.stepwise:
         _line(console, "Recorded below level `step`: no device time, engine.* stands for it.")
     if found.fleet is not None:
-        console.print(_fleet_table(found.fleet))
+        console.print(fleet_table(found.fleet))
         for line in bounds(found):
             _line(console, line)
 
@@ -262,7 +306,8 @@ def _shares(scenario: tables.Scenario, found: Accounts) -> list[str]:
     return lines
 
 
-def _fleet_table(fleet: Fleet) -> Table:
+def fleet_table(fleet: Fleet) -> Table:
+    """What the devices did, and why they stood idle."""
     title = Text(f"device ({THROUGHPUT}), % of {number((fleet.end_ns - fleet.start_ns) / 1e6)} ms")
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     causes = [cause.value for cause in IdleCause if fleet.idle_ns.get(cause.value)]

@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": "Load a server with scenarios and keep what the client saw.",
     "analyze": "Print where the time went: the client's view beside the server's.",
     "report": "Write the same as one HTML file that opens from disk.",
+    "store": "List captures, or load one into ClickHouse.",
     "dump": "Print every record of a capture.",
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }

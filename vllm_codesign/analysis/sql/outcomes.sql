@@ -8,6 +8,7 @@ SELECT
     toInt64(count(*)) AS requests,
     toInt64(sum(Known)) AS known,
     toInt64(sum(Headers)) AS headers,
+    toInt64(sum(HeadersNs)) AS headers_ns,
     toInt64(sum(CASE WHEN Level = 'step' THEN 1 ELSE 0 END)) AS stepwise
 FROM requests
 WHERE Outlived = 0

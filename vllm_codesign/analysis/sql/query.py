@@ -16,9 +16,11 @@ from types import MappingProxyType
 
 TABLE = "otel_traces"
 CLIENTS = "clients"
-CLIENTS_COLUMNS = MappingProxyType({"TraceId": "String", "Scenario": "String", "Headers": "Int64"})
-"""The table that joins requests with a client's results: by trace id its scenario, and whether the
-client says when the response's headers came."""
+CLIENTS_COLUMNS = MappingProxyType(
+    {"TraceId": "String", "Scenario": "String", "HeadersNs": "Int64"}
+)
+"""The table that joins requests with a client's results: by trace id its scenario, and how long the
+client waited for the response's headers, -1 where it does not say."""
 EVER_NS = 1 << 62
 """Beyond what a clock says in a century, and within ClickHouse's DateTime64(9)."""
 

@@ -16,7 +16,8 @@ requests AS (
         r.Exposed AS Exposed,
         coalesce(nullif(c.Scenario, ''), '(no client)') AS Scenario,
         CASE WHEN c.Scenario <> '' THEN 1 ELSE 0 END AS Known,
-        CASE WHEN c.Headers = 1 THEN 1 ELSE 0 END AS Headers
+        CASE WHEN c.Scenario <> '' AND c.HeadersNs >= 0 THEN 1 ELSE 0 END AS Headers,
+        CASE WHEN c.Scenario <> '' AND c.HeadersNs >= 0 THEN c.HeadersNs ELSE 0 END AS HeadersNs
     FROM (
         SELECT
             TraceId,

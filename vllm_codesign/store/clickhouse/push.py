@@ -106,11 +106,13 @@ def _look(file: Path) -> Segment | None:
 
 def _present(client: Client, segment: Segment) -> bool:
     a, b, c = segment.span_ids
-    asked = {
+    asked: dict[str, str | int] = {
         "table": client.target.table,
         "first": segment.first_ns,
         "last": segment.last_ns,
-        **{"a": a, "b": b, "c": c},
+        "a": a,
+        "b": b,
+        "c": c,
     }
     (row,) = client.query(_PRESENT, asked)
     return bool(row["found"] == len(set(segment.span_ids)))
