@@ -41,6 +41,8 @@ class Chdb:
         self._session = session.Session()
 
     def close(self) -> None:
+        # The next session of this process would find it.
+        self.run("DROP DATABASE IF EXISTS otel")
         self._session.close()
 
     def run(self, query: str, kind: str = "ArrowStream", **parameters: str | int) -> bytes:
@@ -144,7 +146,10 @@ class HttpClickHouse:
         return f"clickhouse:http://{user}@127.0.0.1:{port}/{database}?table={table}"
 
     def _answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, int, bytes]:
-        asked = {name: values[-1] for name, values in parse_qs(urlsplit(path).query).items()}
+        asked = {
+            name: values[-1]
+            for name, values in parse_qs(urlsplit(path).query, keep_blank_values=True).items()
+        }
         identity = headers.get("X-ClickHouse-User"), headers.get("X-ClickHouse-Key", "")
         if identity != (self.user, self.password):
             text = "Code: 516. DB::Exception: default: Authentication failed: password is incorrect"
