@@ -163,3 +163,9 @@ def sampling() -> tuple[bool, int]:
 def announce_session(folder: str) -> None:
     """Hand the session folder to every process that this one starts from now on."""
     os.environ[ENV_SESSION] = folder
+
+
+def clickhouse_password(environ: Mapping[str, str] | None = None) -> str:
+    """CLICKHOUSE_PASSWORD, ClickHouse's own variable; apart from the settings, which are shown."""
+    env = os.environ if environ is None else environ
+    return env.get("CLICKHOUSE_PASSWORD", "")

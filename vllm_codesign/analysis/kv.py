@@ -185,7 +185,7 @@ class Gathered:
                 )
                 for (by, of), t in self._taken.items()
             ),
-            key=lambda e: -e.blocks,
+            key=lambda e: (-e.blocks, e.by, e.of),
         )
         sessions = sorted(
             (
@@ -200,7 +200,7 @@ class Gathered:
                 )
                 for name, c in self._sessions.items()
             ),
-            key=lambda s: (-s.computed_again, -s.prompt_tokens),
+            key=lambda s: (-s.computed_again, -s.prompt_tokens, s.session),
         )
         return KV(
             tuple(

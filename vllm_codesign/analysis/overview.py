@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
 from vllm_codesign.analysis.lmcache import Gathered as GatheredLMCache
 from vllm_codesign.analysis.lmcache import LMCache
 from vllm_codesign.analysis.sources import Source
-from vllm_codesign.analysis.tables import Tables, build
+from vllm_codesign.analysis.tables import Tables, build, only
 from vllm_codesign.analysis.verdict import Verdict, verdicts
 from vllm_codesign.backends.query import Query
 from vllm_codesign.model.bench import ArmsRun, BenchRun
@@ -116,7 +116,7 @@ def overview(
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
         raise CodesignError(_empty(source))
     if scenario is not None:
-        tables = _only(tables, scenario)
+        tables = only(tables, scenario)
     run, problem = _run_of(source)
     sampled = host(target, reading)  # before the losses: it may find segments it cannot read
     lossy = (*problem, *_losses(run, tables, reading))
@@ -207,14 +207,6 @@ def _arms(content: bytes) -> ArmsRun | None:
         return ArmsRun.model_validate_json(content)
     except ValidationError:
         return None
-
-
-def _only(tables: Tables, name: str) -> Tables:
-    chosen = tuple(s for s in tables.scenarios if s.name == name)
-    if not chosen:
-        names = ", ".join(s.name for s in tables.scenarios)
-        raise CodesignError(f"no scenario {name!r} here; there is: {names}")
-    return replace(tables, scenarios=chosen)
 
 
 def _run_of(source: Source) -> tuple[RunInfo | None, tuple[str, ...]]:

@@ -25,7 +25,7 @@ def plain(view: Overview) -> dict[str, Any]:
         "notes": list(view.notes),
         "verdicts": [asdict(each) for each in view.verdicts],
         "finding": view.finding,
-        "scenarios": [_scenario(scenario) for scenario in view.tables.scenarios],
+        "scenarios": [scenario_of(scenario) for scenario in view.tables.scenarios],
         "kv": {
             **asdict(view.kv),
             "calls": {"view": THROUGHPUT, "of": [asdict(each) for each in view.kv_waits]},
@@ -36,7 +36,8 @@ def plain(view: Overview) -> dict[str, Any]:
     }
 
 
-def _scenario(scenario: tables.Scenario) -> dict[str, Any]:
+def scenario_of(scenario: tables.Scenario) -> dict[str, Any]:
+    """One scenario, without its traces."""
     return {
         "name": scenario.name,
         "streaming": scenario.streaming,
@@ -72,11 +73,12 @@ def _accounts(accounts: Accounts) -> dict[str, Any]:
         **stats_of,
         "bottlenecks": accounts.bottlenecks,
         "queued_ms_by_reason": accounts.queued,
-        "fleet": _fleet(accounts.fleet) if accounts.fleet else None,
+        "fleet": fleet_of(accounts.fleet) if accounts.fleet else None,
     }
 
 
-def _fleet(fleet: Fleet) -> dict[str, Any]:
+def fleet_of(fleet: Fleet) -> dict[str, Any]:
+    """The throughput view of one server."""
     return {
         "view": THROUGHPUT,
         "window_ns": fleet.end_ns - fleet.start_ns,

@@ -10,7 +10,7 @@ import heapq
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vllm_codesign import semconv
 from vllm_codesign.accounting import Timeline
@@ -19,6 +19,7 @@ from vllm_codesign.analysis.accounts import LATENCY, Accounts
 from vllm_codesign.analysis.accounts import Gathered as GatheredAccounts
 from vllm_codesign.analysis.stats import Stat, summarize
 from vllm_codesign.model.bench import BenchRun, RequestResult
+from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import RequestTrace
 
 NO_CLIENT = "(no client)"
@@ -191,3 +192,12 @@ def _scenario(
         slowest=tuple(entry[-1] for entry in sorted(found.slowest, reverse=True)),
         accounts=found.accounts.summary(engines, strip=True),
     )
+
+
+def only(tables: Tables, name: str) -> Tables:
+    """The scenario `name` alone. Raises `CodesignError` where there is none of that name."""
+    chosen = tuple(s for s in tables.scenarios if s.name == name)
+    if not chosen:
+        names = ", ".join(s.name for s in tables.scenarios)
+        raise CodesignError(f"no scenario {name!r} here; there is: {names}")
+    return replace(tables, scenarios=chosen)

@@ -87,10 +87,16 @@ def command(
     codesign analyze out/demo --export perfetto demo.pftrace
     codesign analyze --from jaeger:http://127.0.0.1:16686 --since 10m
     codesign analyze --from tempo:http://127.0.0.1:3200 --trace 4bf92f3577b34da6a3ce929d0e0e4736
+    codesign analyze --from clickhouse:http://default@127.0.0.1:8123/otel --since 1h
     """
     progress = Console(stderr=True)
     if profiles and export_to is None:
         raise click.UsageError("--torch-profile goes with --export perfetto FILE")
+    if asked.in_clickhouse:
+        if capture is not None or export_to is not None:
+            raise click.UsageError("ClickHouse answers by itself: no CAPTURE, no --export")
+        _ask_clickhouse(asked, results, scenario, batches, as_json, progress)
+        return
     with asked.opened(capture, progress) as source:
         if export_to is not None:
             chosen = source.capture if source is not None else find(capture, results)
@@ -128,6 +134,26 @@ def export(
     )
 
 
+def _ask_clickhouse(
+    asked: Asked,
+    results: Path | None,
+    scenario: str | None,
+    batches: bool,
+    as_json: bool,
+    progress: Console,
+) -> None:
+    """The same tables, made where the spans are."""
+    from vllm_codesign.cli import clickhouse_tables
+
+    assert asked.text is not None
+    with progress.status("asking ClickHouse"):
+        answer = clickhouse_tables.ask(asked.text, asked.query, results, scenario, batches)
+    if as_json:
+        click.echo(json.dumps(clickhouse_tables.plain(answer), ensure_ascii=False, indent=2))
+    else:
+        clickhouse_tables.render(answer, Console())
+
+
 def render(view: Overview, console: Console) -> None:
     """Print everything, what makes the figures doubtful first."""
     for line in view.lossy:
@@ -146,7 +172,7 @@ def render(view: Overview, console: Console) -> None:
         console.print()
         _line(console, scenario.name, "bold", end=" ")
         _line(console, counts(scenario))
-        _scenario(scenario, console)
+        scenario_tables(scenario, console)
         sheet = cure_sheet(scenario, view.clients.get(scenario.name), view.run)
         for row in sheet.rows[:_CURES] if sheet is not None else ():
             _line(console, f"{row[5]} % {row[0]}: {row[2]}")
@@ -185,7 +211,8 @@ def counts(scenario: tables.Scenario) -> str:
     return text
 
 
-def _scenario(scenario: tables.Scenario, console: Console) -> None:
+def scenario_tables(scenario: tables.Scenario, console: Console) -> None:
+    """What clients and server say of one scenario, and where its time went."""
     parts: list[RenderableType] = []
     if scenario.client_rows:
         parts.append(_client_table(scenario))

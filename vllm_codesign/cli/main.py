@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": "Print where the time went: the client's view beside the server's.",
     "report": "Write the same as one HTML file that opens from disk.",
     "view": "Serve the report of a large or growing capture on this machine.",
+    "store": "List captures, or load one into ClickHouse.",
     "dump": "Print every record of a capture.",
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vllm_codesign.analysis.sources import Source, opened
 from vllm_codesign.backends.query import DEFAULT_LIMIT, Query, parse_time, parse_trace_id
+from vllm_codesign.store.clickhouse.target import PREFIX
 
 _NARROWING = ("service", "since", "until", "limit", "trace", "lmcache_service", "header")
 
@@ -25,6 +26,11 @@ class Asked:
 
     text: str | None
     query: Query
+
+    @property
+    def in_clickhouse(self) -> bool:
+        """Nothing is read back: it has the same tables made where the spans are."""
+        return self.text is not None and self.text.startswith(PREFIX)
 
     @contextmanager
     def opened(self, capture: Path | None, progress: Console) -> Iterator[Source | None]:
@@ -92,7 +98,7 @@ _OPTIONS = (
         "--from",
         "source",
         metavar="SOURCE",
-        help="jaeger:URL, tempo:URL, otlp-json:FILE, or a capture's folder.",
+        help="jaeger:URL, tempo:URL, clickhouse:URL, otlp-json:FILE, or a capture's folder.",
     ),
     click.option(
         "--service",
