@@ -174,6 +174,22 @@ def test_two_servers_do_not_meet(tmp_path: Path) -> None:
         assert latest(exporter.settings.store).load().counters["requests"] == 1  # type: ignore[arg-type]
 
 
+def test_what_a_killed_exporter_had_counted_is_not_counted_again(
+    session: Session, recorder: Recorder, tmp_path: Path
+) -> None:
+    served(recorder)
+    first = run(session, tmp_path / "store", free_port())
+    assert read(first).value(M.REQUESTS) == 1
+    assert first.metrics is not None
+    first.metrics.close(1.0)  # its port goes with the process; nothing else of its end happens
+    second = run(session, tmp_path / "store", free_port())
+    assert read(second).value(M.REQUESTS) == read(second).value(M.SCHEDULE_DURATION, "_count") == 0
+    recorder.request(2)
+    second.poll()
+    assert read(second).value(M.REQUESTS) == 1
+    second.finish(complete=True)
+
+
 def test_no_port_and_no_endpoint_are_no_metrics(session: Session) -> None:
     exporter = run(session, None, 0)
     assert exporter.metrics is None
