@@ -155,13 +155,16 @@ house_spans AS (
         h.SpanId AS SpanId,
         c.Name AS Name,
         c.Engine AS Engine,
+        c.RequestId AS RequestId,
+        c.Waited AS Waited,
         c.Begun + h.Clock - h.Begun AS Low,
         c.Ended + h.Clock - h.Begun AS High
     FROM (
         SELECT
             b.TraceId AS TraceId,
             coalesce(nullif(p.ParentSpanId, ''), b.Parent) AS Root,
-            b.Name AS Name, b.Engine AS Engine, b.Begun AS Begun, b.Ended AS Ended
+            b.Name AS Name, b.Engine AS Engine, b.Begun AS Begun, b.Ended AS Ended,
+            b.RequestId AS RequestId, b.Waited AS Waited
         FROM (
             SELECT
                 TraceId,
@@ -169,6 +172,10 @@ house_spans AS (
                 max(ParentSpanId) AS Parent,
                 max(SpanName) AS Name,
                 max(toInt64OrNull(SpanAttributes['codesign.engine.pid'])) AS Engine,
+                max(SpanAttributes['codesign.request.id']) AS RequestId,
+                -- A load that a worker waits for, before it computes its step.
+                max(CASE WHEN SpanAttributes['codesign.kv.asynchronous'] = 'false'
+                    THEN 1 ELSE 0 END) AS Waited,
                 max(toUnixTimestamp64Nano(Timestamp)) AS Begun,
                 max(toUnixTimestamp64Nano(Timestamp) + toInt64(Duration)) AS Ended
             FROM {table:Identifier}
@@ -182,22 +189,58 @@ house_spans AS (
     ) AS c
     INNER JOIN house AS h ON h.TraceId = c.TraceId AND h.SpanId = c.Root
 ),
+-- While a request waits for a load of its own it does not run; loads may overlap.
+own_loads AS (
+    SELECT Scenario, Instance, Engine, greatest(Low, Reached) AS Low, High
+    FROM (
+        SELECT
+            r.Scenario AS Scenario,
+            r.Instance AS Instance,
+            r.Engine AS Engine,
+            greatest(l.Low, r.Low) AS Low,
+            least(l.High, r.High) AS High,
+            coalesce(max(least(l.High, r.High)) OVER (
+                PARTITION BY r.Scenario, r.TraceId, r.SpanId, r.RequestId, r.Engine, r.Name, r.Low
+                ORDER BY l.Low, l.High
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ), 0) AS Reached
+        FROM house_spans AS r
+        INNER JOIN house_spans AS l
+            ON l.Scenario = r.Scenario AND l.TraceId = r.TraceId AND l.SpanId = r.SpanId
+            AND l.RequestId = r.RequestId
+        WHERE r.Name IN ('prefill', 'decode') AND r.Engine IS NOT NULL
+            AND l.Name = 'kv.load' AND l.Waited = 0 AND l.Engine IS NOT NULL
+            AND l.Low < r.High AND l.High > r.Low
+    ) AS clipped
+    WHERE greatest(Low, Reached) < High
+),
 house_rows AS (
     SELECT
         Scenario, Instance, Engine,
-        CASE WHEN Name = 'kv.load' THEN 'loading' ELSE 'here' END AS Kind, Low, High
+        CASE
+            WHEN Name <> 'kv.load' THEN 'here'
+            WHEN Waited = 1 THEN 'blocking'
+            ELSE 'background'
+        END AS Kind, Low, High, 1 AS Weight
     FROM house_spans
     WHERE Name <> 'engine.dispatch' AND Engine IS NOT NULL
     UNION ALL
+    SELECT Scenario, Instance, Engine, 'running' AS Kind, Low, High, 1 AS Weight
+    FROM house_spans
+    WHERE Name IN ('prefill', 'decode') AND Engine IS NOT NULL
+    UNION ALL
+    SELECT Scenario, Instance, Engine, 'running' AS Kind, Low, High, -1 AS Weight
+    FROM own_loads
+    UNION ALL
     SELECT w.Scenario AS Scenario, w.Instance AS Instance, w.Engine AS Engine,
-        'dispatch' AS Kind, d.Low AS Low, d.High AS High
+        'dispatch' AS Kind, d.Low AS Low, d.High AS High, 1 AS Weight
     FROM house_spans AS d
     INNER JOIN windows AS w ON w.Scenario = d.Scenario AND w.Instance = d.Instance
     WHERE d.Name = 'engine.dispatch'
     UNION ALL
     -- From a request's first byte until it is handed to an engine; to its end, if it never was.
     SELECT w.Scenario AS Scenario, w.Instance AS Instance, w.Engine AS Engine,
-        'frontend' AS Kind, f.Low AS Low, f.High AS High
+        'frontend' AS Kind, f.Low AS Low, f.High AS High, 1 AS Weight
     FROM (
         SELECT Scenario, Instance, max(Clock) AS Low, min(Handed) AS High
         FROM (
@@ -220,7 +263,8 @@ rows_in_windows AS (
     UNION ALL
     SELECT
         w.Scenario AS Scenario, w.Instance AS Instance, w.Engine AS Engine, r.Kind AS Kind,
-        greatest(r.Low, w.WindowStart) AS Low, least(r.High, w.WindowEnd) AS High, 1 AS Weight
+        greatest(r.Low, w.WindowStart) AS Low, least(r.High, w.WindowEnd) AS High,
+        r.Weight AS Weight
     FROM house_rows AS r
     INNER JOIN windows AS w
         ON w.Scenario = r.Scenario AND w.Instance = r.Instance AND w.Engine = r.Engine
@@ -235,7 +279,9 @@ changes AS (
         sum(CASE WHEN Kind = 'window' THEN Change ELSE 0 END) AS Inside,
         sum(CASE WHEN Kind = 'device' THEN Change ELSE 0 END) AS Device,
         sum(CASE WHEN Kind = 'here' THEN Change ELSE 0 END) AS Here,
-        sum(CASE WHEN Kind = 'loading' THEN Change ELSE 0 END) AS Loading,
+        sum(CASE WHEN Kind = 'running' THEN Change ELSE 0 END) AS Running,
+        sum(CASE WHEN Kind = 'blocking' THEN Change ELSE 0 END) AS Blocking,
+        sum(CASE WHEN Kind = 'background' THEN Change ELSE 0 END) AS Background,
         sum(CASE WHEN Kind = 'unseen' THEN Change ELSE 0 END) AS Unseen,
         sum(CASE WHEN Kind = 'prepare' THEN Change ELSE 0 END) AS Prepare,
         sum(CASE WHEN Kind = 'schedule' THEN Change ELSE 0 END) AS Schedule,
@@ -264,7 +310,9 @@ pieces AS (
         sum(Inside) OVER so_far AS Inside,
         sum(Device) OVER so_far AS Device,
         sum(Here) OVER so_far AS Here,
-        sum(Loading) OVER so_far AS Loading,
+        sum(Running) OVER so_far AS Running,
+        sum(Blocking) OVER so_far AS Blocking,
+        sum(Background) OVER so_far AS Background,
         sum(Unseen) OVER so_far AS Unseen,
         sum(Prepare) OVER so_far AS Prepare,
         sum(Schedule) OVER so_far AS Schedule,
@@ -285,7 +333,10 @@ SELECT
     toInt64(Engine) AS engine,
     CASE
         WHEN Device > 0 THEN 'busy'
-        WHEN Here > 0 AND Loading > 0 THEN 'kv_load'
+        WHEN Here > 0 AND Blocking > 0 THEN 'kv_load'
+        -- In the background it is the cause only while the engine has nothing else to run.
+        WHEN Here > 0 AND Background > 0 AND Running = 0
+            AND Unseen + Prepare + Schedule + Updating + Ipc = 0 THEN 'kv_load'
         WHEN Here > 0 AND Unseen > 0 THEN 'other'
         WHEN Here > 0 AND Prepare > 0 THEN 'prepare'
         WHEN Here > 0 AND Schedule > 0 THEN 'schedule'
