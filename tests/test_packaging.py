@@ -103,6 +103,7 @@ def test_wheel_holds_the_package_and_its_entry_points(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"vllm_codesign", info}
     assert "vllm_codesign/py.typed" in names
     assert {"report.html.j2", "report.css", "requests.js"} <= {Path(name).name for name in names}
+    assert "vllm_codesign/analysis/sql/fleet.sql" in names
     assert "[vllm.general_plugins]\ncodesign = vllm_codesign.plugin:register" in entry_points
     assert "[console_scripts]\ncodesign = vllm_codesign.cli.main:main" in entry_points
 

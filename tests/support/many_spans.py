@@ -327,10 +327,15 @@ def _finish(server: _Server, one: _EngineRequest) -> None:
     moved = {**engine, S.KV_CONNECTOR.key: "OffloadingConnector", S.KV_TIER.key: "host"}
     if one.loads:
         load = {**moved, S.KV_TOKENS.key: 256, S.KV_BYTES.key: 256 * 2_048}
-        until = one.queued + waited // 2 + server.us(0, 3_000)
-        request.spans.append((S.KV_LOAD, one.queued + waited // 4, until, load, ()))
+        start, until = one.queued + waited // 4, one.queued + waited // 2 + server.us(0, 3_000)
+        if rng.random() < 0.9:  # of the others nobody told the end
+            load[S.KV_DURATION.key] = until - start
+        load[S.KV_ASYNCHRONOUS.key] = rng.random() < 0.5
+        request.spans.append((S.KV_LOAD, start, until, load, ()))
     if rng.random() < 0.2:
         store = {**moved, S.KV_TOKENS.key: tokens, S.KV_BYTES.key: tokens * 2_048}
+        if rng.random() < 0.5:  # the others go on after the response
+            store[S.KV_DURATION.key] = one.last - one.first
         request.spans.append((S.KV_STORE, one.first, one.last, store, ()))
     back = one.last + server.us(50, 900)
     transit = {S.RETURN_TRANSIT.key: (back - one.last) // 3, S.RETURN_OUTPUT_QUEUE.key: 7 * US}
@@ -397,14 +402,13 @@ def _children(server: _Server, trace_id: int, parent: int, spans: list) -> tuple
 
 
 def _outlived(server: _Server, request: _Request) -> RequestTrace:
-    """A store that went on after the response."""
+    """The rest of a store that went on after the response: it has the end, and the tokens no more."""
     trace_id, span_id = server.rng.getrandbits(127) | 1, server.ids()
     until = request.end + server.us(500, 5_000)
     moved: dict[str, AttributeValue] = {
         S.KV_CONNECTOR.key: "OffloadingConnector",
         S.KV_TIER.key: "host",
-        S.KV_TOKENS.key: 512,
-        S.KV_BYTES.key: 512 * 2_048,
+        S.KV_DURATION.key: until - request.begin,
         S.ENGINE_PID.key: server.engine,
     }
     root = Span(

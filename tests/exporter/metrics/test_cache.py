@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.exporter.records import SPAN, TRACE, api_records, engine_records, the_trace
 from tests.support.measured import measured
 from vllm_codesign import semconv as S
@@ -74,10 +76,15 @@ def test_transfers_by_connector_and_tier() -> None:
         S.KV_TIER.key: "host",
         S.KV_BYTES.key: 2_048,
         S.KV_TOKENS.key: 256,
+        S.KV_DURATION.key: 5_000_000,
     }
     load = replace(trace.children[0], name=S.KV_LOAD.name, attributes=of)
     store = replace(load, name=S.KV_STORE.name, attributes={**of, S.KV_TOKENS.key: 64})
-    cache.take(RequestTrace(trace.root, (load, load, store)), made.histograms.ids(trace.root, True))
+    # Its end is not known, or stands on what outlived the response.
+    cut = replace(load, name=S.KV_STORE.name, attributes={S.KV_CONNECTOR.key: "LMCache"})
+    cache.take(
+        RequestTrace(trace.root, (load, load, store, cut)), made.histograms.ids(trace.root, True)
+    )
     said = made.exported()
     where = {"codesign_kv_connector": "OffloadingConnector", "codesign_kv_tier": "host"}
     by_transfer = "codesign_kv_transfer"
@@ -85,6 +92,7 @@ def test_transfers_by_connector_and_tier() -> None:
     assert said.by(M.KV_TRANSFER_TOKENS, by_transfer) == {"load": 512, "store": 64}
     counts = said.by(M.KV_TRANSFER_DURATION, by_transfer, "_count")
     assert counts == {"load": 2, "store": 1}
+    assert said.by(M.KV_TRANSFER_DURATION, by_transfer, "_sum")["load"] == pytest.approx(0.01)
     assert said.value(M.KV_TRANSFER_BYTES, **where) == 6_144
     (exemplar, _) = said.exemplars(M.KV_TRANSFER_DURATION)
     assert exemplar.labels == {"trace_id": f"{TRACE:032x}", "span_id": f"{SPAN:016x}"}

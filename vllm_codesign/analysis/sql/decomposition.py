@@ -223,8 +223,8 @@ def _kv(transfers: Rows, evictions: Rows, sessions: Rows) -> KV:
                 row["transfers"],
                 row["tokens"],
                 row["bytes"],
-                row["total_ns"] / row["transfers"] / _NS_PER_MS,
-                row["queued_ns"] / row["transfers"] / _NS_PER_MS,
+                row["total_ns"] / row["ended"] / _NS_PER_MS if row["ended"] else None,
+                row["queued_ns"] / row["ended"] / _NS_PER_MS if row["ended"] else None,
                 row["recomputed"],
             )
             for row in transfers

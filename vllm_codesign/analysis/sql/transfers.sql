@@ -17,6 +17,7 @@ WITH
             max(coalesce(SpanAttributes['codesign.kv.connector'], '')) AS Connector,
             max(coalesce(SpanAttributes['codesign.kv.tier'], '')) AS Tier,
             max(toInt64OrNull(SpanAttributes['codesign.kv.tokens'])) AS Tokens,
+            max(toInt64OrNull(SpanAttributes['codesign.kv.transfer.duration_ns'])) AS Took,
             coalesce(max(toInt64OrNull(SpanAttributes['codesign.kv.bytes'])), 0) AS Bytes,
             coalesce(max(toInt64OrNull(SpanAttributes['codesign.kv.tokens.recomputed'])), 0) AS Again
         FROM {table:Identifier}
@@ -32,7 +33,9 @@ moved AS (
     SELECT s.*
     FROM spans AS s
     INNER JOIN requests AS r ON r.TraceId = s.TraceId AND r.SpanId = s.Root
-    WHERE s.Name <> 'engine.queue' AND s.Tokens IS NOT NULL AND s.Connector NOT LIKE '%/%'
+    -- What outlived its response has the end of a transfer whose tokens were told before.
+    WHERE s.Name <> 'engine.queue' AND (s.Tokens IS NOT NULL OR r.Outlived = 1)
+        AND s.Connector NOT LIKE '%/%'
 ),
 queued AS (
     SELECT TraceId, SpanId, sum(greatest(High - greatest(Low, Reached), 0)) AS Ns
@@ -52,7 +55,7 @@ queued AS (
             FROM moved AS m
             INNER JOIN spans AS q
                 ON q.TraceId = m.TraceId AND q.Root = m.Root AND q.Request = m.Request
-            WHERE q.Name = 'engine.queue'
+            WHERE q.Name = 'engine.queue' AND m.Took IS NOT NULL
         ) AS clipped
     ) AS ordered
     GROUP BY TraceId, SpanId
@@ -61,13 +64,15 @@ SELECT
     m.Name AS span,
     m.Connector AS connector,
     max(m.Tier) AS tier,
-    toInt64(count(*)) AS transfers,
-    toInt64(sum(m.Tokens)) AS tokens,
+    toInt64(count(m.Tokens)) AS transfers,
+    toInt64(coalesce(sum(m.Tokens), 0)) AS tokens,
     toInt64(sum(m.Bytes)) AS bytes,
-    toInt64(sum(m.Ended - m.Begun)) AS total_ns,
+    toInt64(count(m.Took)) AS ended,
+    toInt64(coalesce(sum(m.Took), 0)) AS total_ns,
     toInt64(sum(coalesce(q.Ns, 0))) AS queued_ns,
     toInt64(sum(m.Again)) AS recomputed
 FROM moved AS m
 LEFT JOIN queued AS q ON q.TraceId = m.TraceId AND q.SpanId = m.SpanId
 GROUP BY m.Name, m.Connector
+HAVING count(m.Tokens) > 0
 ORDER BY span, connector

@@ -81,7 +81,9 @@ class CacheMetrics:
         )
         self._board.add(M.KV_TRANSFER_BYTES, _int(of, S.KV_BYTES), *who)
         self._board.add(M.KV_TRANSFER_TOKENS, _int(of, S.KV_TOKENS), *who)
-        self._histograms.record(M.KV_TRANSFER_DURATION, span.duration_ns * 1e-9, ids, *who)
+        # Of a transfer that outlives its response the part that has the end says how long it was.
+        if (took := _int(of, S.KV_DURATION)) > 0:
+            self._histograms.record(M.KV_TRANSFER_DURATION, took * 1e-9, ids, *who)
 
 
 def _int(of: Mapping[str, AttributeValue], attribute: S.Attribute) -> int:
