@@ -402,7 +402,7 @@ def _children(server: _Server, trace_id: int, parent: int, spans: list) -> tuple
 
 
 def _outlived(server: _Server, request: _Request) -> RequestTrace:
-    """The rest of a store that went on after the response: it has the end, and the tokens no more."""
+    """The rest of a store that went on after the response: it has the end, not the tokens."""
     trace_id, span_id = server.rng.getrandbits(127) | 1, server.ids()
     until = request.end + server.us(500, 5_000)
     moved: dict[str, AttributeValue] = {
