@@ -40,7 +40,8 @@ def _helps(
         parent=parent,
         terminal_width=_WIDTH,
         max_content_width=_WIDTH,
-        **command.context_settings,
+        # The group's own, which click hands on to a command once it has been called.
+        **{**codesign.context_settings, **command.context_settings},
     )
     yield context.command_path, command.get_help(context).rstrip()
     if isinstance(command, click.Group):

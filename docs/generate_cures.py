@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vllm_codesign.analysis.cures import CURES
+from vllm_codesign.analysis.cures import AHEAD, CURES, Cure
 
 PAGE = Path(__file__).with_name("report.md")
 _BEGIN = "<!-- cures: docs/generate_cures.py writes what follows -->\n"
@@ -17,12 +17,17 @@ def table() -> str:
         "| cause | part | idle cause | what would change it | at most |",
         "|---|---|---|---|---|",
         *(
-            f"| {cure.label} | `{cure.part.value}` | {_code(cure.idle)} | {cure.change}"
+            f"| {cure.label} | `{cure.part.value}` | {_code(cure.idle)} | {_change(cure)}"
             f"{_old(cure.old_change)} | {cure.at_most} |"
             for cure in CURES
         ),
     ]
     return "\n".join(rows) + "\n"
+
+
+def _change(cure: Cure) -> str:
+    """As it is said of a server on a GPU."""
+    return cure.change.format(workers="{workers}", limit="{limit}", ahead=AHEAD)
 
 
 def _code(value: str | None) -> str:

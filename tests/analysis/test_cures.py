@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from vllm_codesign.analysis.cures import CURES, LOOP, POOL, change, workers
+from vllm_codesign.analysis.cures import (
+    AHEAD,
+    CURES,
+    LOOP,
+    NOT_AHEAD,
+    ONE_CPU,
+    POOL,
+    Cure,
+    change,
+    workers,
+)
 from vllm_codesign.semconv import AVOIDABLE_PARTS, Part
 from vllm_codesign.store.capture import CpuFacts, ProcessCpus, RunInfo
 
@@ -60,6 +70,38 @@ def run(version: str = "0.32.0", cpus: int | None = None) -> RunInfo:
 def test_workers(clients: int | None, cpus: int | None, wanted: int) -> None:
     assert workers(clients, run(cpus=cpus)) == wanted
     assert workers(clients, None) == max(2, min(8, clients or 8))
+
+
+def _cure(cause: str) -> Cure:
+    return next(cure for cure in CURES if cure.cause == cause)
+
+
+def test_one_cpu_is_the_cure_where_there_is_but_one() -> None:
+    assert change(_cure(POOL), 16, run(cpus=1)) == ONE_CPU
+    assert "--renderer-num-workers 2" in change(_cure(POOL), 16, run(cpus=2))
+
+
+def test_nobody_is_told_a_flag_that_vllm_sets_back() -> None:
+    schedule = _cure("device.gap.schedule")
+    assert change(schedule, 16, run("0.32.0")).startswith(AHEAD)
+    assert change(schedule, 16, run("0.32.0+cpu")).startswith(NOT_AHEAD)
+
+
+@pytest.mark.parametrize(
+    ("queued", "flag"),
+    [
+        ({"behind_head": 90.0, "token_budget": 9.0, "no_free_blocks": 1.0}, "max-num-batched"),
+        ({"no_free_blocks": 5.0, "no_slot": 1.0}, "gpu-memory-utilization"),
+        ({"preemption": 5.0}, "gpu-memory-utilization"),
+        ({"no_slot": 5.0}, "max-num-seqs"),
+    ],
+)
+def test_a_full_device_is_cured_by_what_held_the_queues_head(
+    queued: dict[str, float], flag: str
+) -> None:
+    capacity = _cure("queue.capacity")
+    assert flag in change(capacity, 16, None, queued)
+    assert change(capacity, 16, None, {"behind_head": 9.0}) == "more devices"
 
 
 @pytest.mark.parametrize("version", ["0.19.0", "0.19.0+cpu", "0.19.1"])

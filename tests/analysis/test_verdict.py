@@ -10,6 +10,7 @@ import pytest
 from vllm_codesign.accounting import EngineTime, Fleet
 from vllm_codesign.analysis import verdict
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
+from vllm_codesign.analysis.cures import AHEAD
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.analysis.tables import NO_CLIENT, Scenario, Tables
 from vllm_codesign.analysis.verdict import Verdict, verdicts
@@ -114,9 +115,9 @@ def test_throughput_is_a_sentence_of_its_own() -> None:
     _, found = said(scenario(POOL_BOUND))
     assert found.cause == "prepare"
     assert found.sentence == (
-        "The device stood idle for the host's sake 9.0 % of the time with work in the house at 32 "
+        "The device stood idle because of the host 9.0 % of the time while there was work at 32 "
         "clients (throughput, per fleet); 6.0 of these 9.0 points are preparing batches on the "
-        "worker: `--async-scheduling`; no `--enforce-eager` can gain at most 1.06 x the throughput."
+        f"worker: {AHEAD}; no `--enforce-eager` can gain at most 1.06 x the throughput."
     )
 
 

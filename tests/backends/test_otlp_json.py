@@ -113,7 +113,7 @@ def test_names_and_base64_of_protobufs_own_json() -> None:
             {"key": "e", "value": {}},
         ],
     }
-    ((found, scope),) = otlp_json.spans_of(
+    ((found, scope, _),) = otlp_json.spans_of(
         {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}, "here"
     )
     assert (found.trace_id, found.span_id, found.parent_id) == (WHOLE, 0x5EED000000000001, 0)

@@ -48,16 +48,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with Jaeger(folder) as jaeger:
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.endpoint,
+            "OTEL_METRICS_EXPORTER": "none",  # it takes traces alone
             "VLLM_ENABLE_RESPONSES_API_STORE": "1",
         }
         with serve(folder, env=environment) as serving:
             requests = make_requests(serving.model, REQUESTS)
             asyncio.run(send_all(serving.url, requests))
             wait_until_closed(serving.session)
+            source = f"jaeger:{jaeger.url}"
+            wanted = {int(request.trace_id, 16) for request in requests}
+            # While it runs: at its end what is still queued gets four seconds, no more.
+            wait_until(lambda: wanted <= ids(source), 4 * STORED_S, "all requests in Jaeger")
             capture = serving.capture
-        source = f"jaeger:{jaeger.url}"
-        wanted = {int(request.trace_id, 16) for request in requests}
-        wait_until(lambda: wanted <= ids(source), STORED_S, "all requests in Jaeger")
         completed = next(r.trace_id for r in requests if r.expected == Outcome.COMPLETED)
         yield Run(source, capture, completed)
 

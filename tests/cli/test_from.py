@@ -43,6 +43,39 @@ def test_a_file_and_a_folder(
     assert local["scenarios"][0]["outcomes"] == {"completed": 1}
 
 
+def test_of_several_servers_one_has_to_be_named(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their clocks do not compare, and their engines may have the same process ids."""
+    document = json.loads(file.read_text())
+    both = {"resourceSpans": []}
+    for instance, shift in (("a", 0), ("b", 1)):
+        for of_resource in json.loads(json.dumps(document))["resourceSpans"]:
+            attributes = of_resource["resource"]["attributes"]
+            attributes.append({"key": "service.instance.id", "value": {"stringValue": instance}})
+            for of_scope in of_resource["scopeSpans"]:
+                for span in of_scope["spans"]:
+                    for name in ("traceId", "spanId"):
+                        span[name] = f"{int(span[name], 16) + shift:0{len(span[name])}x}"
+            both["resourceSpans"].append(of_resource)
+    two = tmp_path / "two.json"
+    two.write_text(json.dumps(both))
+    assert main(["analyze", "--from", f"otlp-json:{two}"]) == 1
+    assert "2 servers have sent these requests (a, b): name one with --instance" in (
+        capsys.readouterr().err
+    )
+    assert main(["analyze", "--from", f"otlp-json:{two}", "--instance", "b", "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert one["scenarios"][0]["outcomes"] == {"completed": known.COUNT}
+
+
+def test_passwords_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "--from", "jaeger:http://bob:s3cret@127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert "s3cret" not in said
+    assert "credentials go into --header" in said
+
+
 def test_lmcaches_spans_in_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     requests = known.requests()
     with FakeJaeger([*requests, *known.lmcache(requests[:2])]) as fake:
@@ -78,7 +111,7 @@ def test_headers_are_sent(capsys: pytest.CaptureFixture[str]) -> None:
         (["--trace", "1"], 2, "--trace goes with --from"),
         (["--lmcache-service", "x"], 2, "--lmcache-service goes with --from"),
         ([".", "--from", "jaeger:http://x"], 2, "name a capture or --from, not both"),
-        (["--from", "jaeger:http://x", "--header", "x"], 2, "'x' is no header: write"),
+        (["--from", "jaeger:http://x", "--header", "x"], 2, "--header is not 'NAME: VALUE'"),
         (["--from", "jaeger:http://x", "--limit", "0"], 2, "0 is not in the range x>=1"),
         (["--from", "jaeger:http://x", "--since", "then"], 1, "'then' is no time: write 10m"),
         (["--from", "jaeger:http://x", "--trace", "xyz"], 1, "'xyz' is no trace id"),

@@ -52,7 +52,7 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
     alerts = [alert["alert"] for alert in rules_in("alerts.yml")]
     assert headings == alerts
     for alert in rules_in("alerts.yml"):
-        assert alert["annotations"]["runbook_url"] == f"runbook/#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == f"runbook.html#{alert['alert'].lower()}"
         assert alert["labels"]["severity"] in ("warning", "critical")
 
 

@@ -25,7 +25,7 @@ def cure_sheet(scenario: Scenario, clients: int | None, run: RunInfo | None) -> 
             (
                 each.cure.label,
                 each.cure.part.value,
-                change(each.cure, clients, run),
+                change(each.cure, clients, run, found.queued),
                 each.cure.at_most,
                 number(each.share * found.total.mean),
                 f"{100 * each.share:.1f}",

@@ -6,9 +6,10 @@ and what it can remove is bounded by the time under its cause, never promised.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vllm_codesign.semconv import IdleCause, Part
+from vllm_codesign.semconv import IdleCause, Part, QueueReason
 from vllm_codesign.store.capture import RunInfo
 
 POOL = "frontend.wait: pool"
@@ -77,7 +78,7 @@ CURES = (
         "queued while the device idles",
         Part.QUEUE_HOST,
         None,
-        "`--async-scheduling`",
+        "{ahead}",
         "all of it, where the next step can be planned ahead",
     ),
     Cure(
@@ -85,7 +86,7 @@ CURES = (
         "preparing batches on the worker",
         Part.GAP_PREPARE,
         IdleCause.PREPARE,
-        "`--async-scheduling`; no `--enforce-eager`",
+        "{ahead}; no `--enforce-eager`",
         "what can be prepared while the device works on the step before",
     ),
     Cure(
@@ -93,7 +94,7 @@ CURES = (
         "planning steps in EngineCore",
         Part.GAP_SCHEDULE,
         IdleCause.SCHEDULE,
-        "`--async-scheduling`; fewer requests at a time (`--max-num-seqs`)",
+        "{ahead}; fewer requests at a time (`--max-num-seqs`)",
         "what can be planned while the device works on the step before",
     ),
     Cure(
@@ -101,7 +102,7 @@ CURES = (
         "taking results back in EngineCore",
         Part.GAP_UPDATE,
         IdleCause.UPDATE,
-        "`--async-scheduling`; no logprobs and fewer stop conditions where they are not needed",
+        "{ahead}; no logprobs and fewer stop conditions where they are not needed",
         "what can be done while the device works on the next step",
     ),
     Cure(
@@ -109,7 +110,7 @@ CURES = (
         "messages between EngineCore and its workers",
         Part.GAP_IPC,
         IdleCause.IPC,
-        "`--async-scheduling`; cores of their own for EngineCore and each worker; "
+        "{ahead}; cores of their own for EngineCore and each worker; "
         "`--distributed-executor-backend uni` for one device",
         "the messages and the wake-ups",
     ),
@@ -118,7 +119,7 @@ CURES = (
         "handing out tokens in EngineCore",
         Part.GAP_OUTPUT,
         IdleCause.OUTPUT,
-        "`--async-scheduling`; a core of its own for EngineCore",
+        "{ahead}; a core of its own for EngineCore",
         "what can be handed out while the device works on the next step",
     ),
     Cure(
@@ -134,8 +135,8 @@ CURES = (
         "waiting for a busy or full device",
         Part.QUEUE_CAPACITY,
         None,
-        "more devices, or more KV blocks on them (`--gpu-memory-utilization`, `--kv-cache-dtype`)",
-        "all of it; no setting of the host does",
+        "more devices{limit}",
+        "all of it",
     ),
     Cure(
         Part.KV_LOAD.value,
@@ -149,21 +150,57 @@ CURES = (
 """In the order of a request's way. `Part.ENGINE_QUEUE` has none: below level `step` nothing says
 what the queue waited for."""
 
+AHEAD = "steps planned ahead (the default on GPUs: no `--no-async-scheduling`)"
+NOT_AHEAD = "a GPU: vLLM's CPU backend plans each step after the one before"
+"""vLLM sets the flag back on its CPU backend, whatever it was given."""
+ONE_CPU = "a second core for the API server, then `--renderer-num-workers 2`"
+
 BY_IDLE = {cure.idle: cure for cure in CURES if cure.idle is not None and cure.cause != Part.IPC}
 
 
-def change(cure: Cure, clients: int | None, run: RunInfo | None) -> str:
-    """What would change it on this server, as far as the capture tells."""
+_LIMITS = {
+    QueueReason.NO_FREE_BLOCKS: ", or more KV blocks on them (`--gpu-memory-utilization`, "
+    "`--kv-cache-dtype`)",
+    QueueReason.PREEMPTION: ", or more KV blocks on them (`--gpu-memory-utilization`, "
+    "`--kv-cache-dtype`)",
+    QueueReason.NO_SLOT: ", or more requests at a time (`--max-num-seqs`)",
+    QueueReason.TOKEN_BUDGET: ", or more tokens a step (`--max-num-batched-tokens`)",
+}
+"""By what stopped the head of the queue: KV blocks help nobody who waits for something else."""
+
+
+def change(
+    cure: Cure,
+    clients: int | None,
+    run: RunInfo | None,
+    queued: Mapping[str, float] | None = None,
+) -> str:
+    """What would change it on this server, as far as the capture tells. `queued`: time by
+    `QueueReason`."""
     if cure.old_change and _version(run)[:2] == _OLD:
         return cure.old_change
-    return cure.change.format(workers=workers(clients, run))
+    heads = {r: ms for r, ms in (queued or {}).items() if r != QueueReason.BEHIND_HEAD}
+    held = max(heads, key=lambda reason: heads[reason], default="")
+    limit = next((text for reason, text in _LIMITS.items() if reason == held), "")
+    if cure.cause == POOL and _cpus(run) == [1]:
+        return ONE_CPU
+    ahead = NOT_AHEAD if _on_cpu(run) else AHEAD
+    return cure.change.format(workers=workers(clients, run), limit=limit, ahead=ahead)
 
 
 def workers(clients: int | None, run: RunInfo | None) -> int:
     """One thread for each client and no more than CPUs that the API server may use; 2 to 8."""
+    return max(2, min([_MOST_WORKERS, *([clients] if clients else []), *_cpus(run)]))
+
+
+def _cpus(run: RunInfo | None) -> list[int]:
+    """How many each API server may use, where it is known."""
     processes = run.cpu.processes if run is not None and run.cpu is not None else []
-    cpus = [process.cpu_count for process in processes if "api_server" in process.role]
-    return max(2, min([_MOST_WORKERS, *([clients] if clients else []), *cpus]))
+    return [process.cpu_count for process in processes if "api_server" in process.role]
+
+
+def _on_cpu(run: RunInfo | None) -> bool:
+    return run is not None and run.versions.get("vllm", "").endswith("+cpu")
 
 
 def _version(run: RunInfo | None) -> tuple[int, ...]:

@@ -67,8 +67,15 @@ def opened(text: str, query: Query) -> Iterator[Source]:
         raise CodesignError(f"{text!r} lacks an address: write {_FORMS}")
     with tempfile.TemporaryDirectory(prefix="codesign-from-") as folder:
         into = collected_in(Path(folder) / scheme)
+        into.instance = query.instance
         reader(address, query, into)
         into.close()
+        if len(into.instances) > 1:
+            # Their clocks are their hosts', and their engines may have the same process ids.
+            raise CodesignError(
+                f"{len(into.instances)} servers have sent these requests "
+                f"({', '.join(sorted(into.instances))}): name one with --instance"
+            )
         yield Source(
             name=text,
             capture=into.capture,

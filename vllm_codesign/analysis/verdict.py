@@ -163,7 +163,8 @@ def _latency(
         points = f"the largest avoidable part is not the host's: {_percent(largest.share)} is"
     return Verdict(
         LATENCY,
-        f"{said}; {points} {largest.cure.label}: {change(largest.cure, clients, run)} can "
+        f"{said}; {points} {largest.cure.label}: "
+        f"{change(largest.cure, clients, run, found.queued)} can "
         f"remove at most {'those' if largest.cure.part in HOST_PARTS else 'that'}.",
         largest.cure.cause,
     )
@@ -188,8 +189,8 @@ def _throughput(
     )
     exposed = fleet.exposed_ns / whole
     said = (
-        f"The device stood idle for the host's sake {_percent(exposed)} of the time with work in "
-        f"the house {where} ({THROUGHPUT})"
+        f"The device stood idle because of the host {_percent(exposed)} of the time while there was "
+        f"work {where} ({THROUGHPUT})"
     )
     largest = _largest(ranked, fleet.idle_ns.get(IdleCause.OTHER.value, 0) / whole)
     if largest is None:
@@ -203,8 +204,8 @@ def _throughput(
     factor = 1 / (1 - largest.share) if largest.share < 1 else float("inf")
     return Verdict(
         THROUGHPUT,
-        f"{said}; {points} {label}: {change(largest.cure, clients, run)} can gain at most "
-        f"{factor:.2f} x the throughput.",
+        f"{said}; {points} {label}: {change(largest.cure, clients, run, found.queued)} can gain "
+        f"at most {factor:.2f} x the throughput.",
         str(largest.cure.idle),
     )
 

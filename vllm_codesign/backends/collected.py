@@ -31,6 +31,8 @@ class Found(NamedTuple):
 
     span: Span
     scope: str
+    instance: str = ""
+    """`service.instance.id`: which run of which server it is of."""
 
 
 @dataclass
@@ -42,6 +44,10 @@ class Collected:
     """Start and end of each trace's requests."""
     services: set[str] = field(default_factory=set)
     """`service.name` of the servers of these requests."""
+    instance: str | None = None
+    """The server that is asked for; None for whichever there is."""
+    instances: set[str] = field(default_factory=set)
+    """Servers of these requests."""
     since_ns: int | None = None
     """Requests that began before were not asked for: there were too many."""
     spans: int = 0
@@ -59,24 +65,27 @@ class Collected:
 
     def take(self, spans: Iterable[Found]) -> None:
         """Keep what is ours and new."""
-        for span, scope in spans:
+        for span, scope, instance in spans:
+            if scope == semconv.SCOPE_NAME and self.instance not in (None, instance):
+                continue
             # Searches overlap.
             if (known := span.trace_id << 64 | span.span_id) in self._seen:
                 continue
             self._seen.add(known)
             if scope == semconv.SCOPE_NAME:
-                self._keep(span)
+                self._keep(span, instance)
             elif is_lmcache(span):
                 self.lmcache.append(span)
             else:
                 self.foreign[span.service or "(no service.name)"] += 1
 
-    def _keep(self, span: Span) -> None:
+    def _keep(self, span: Span, instance: str) -> None:
         self._writer.add((span,), {})
         self.spans += 1
         if span.kind == "server" or span.name == semconv.ENGINE_REQUEST.name:
             start, end = self.roots.get(span.trace_id, (span.start_ns, span.end_ns))
             self.roots[span.trace_id] = min(start, span.start_ns), max(end, span.end_ns)
+            self.instances.add(instance)
             self.services.add(span.service.removesuffix(Service.ENGINE))
         elif span.name == semconv.STEP.name:
             self.of_steps += 1

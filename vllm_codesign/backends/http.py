@@ -41,11 +41,17 @@ class Endpoint:
     timeout_s: float = TIMEOUT_S
 
     def __post_init__(self) -> None:
-        parsed = urllib.parse.urlsplit(self.url)
-        if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        try:
+            parsed = urllib.parse.urlsplit(self.url)
+            good = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+        except ValueError:
+            good = False
+        # Not shown where it may hold a password, which urllib would take for part of the host.
+        if not good or parsed.username is not None:
+            shown = "that" if "@" in self.url else repr(self.url)
             raise CodesignError(
-                f"{self.url!r} is no URL of {self.what}: write http://HOST:PORT, "
-                "with the port of its query API"
+                f"{shown} is no URL of {self.what}: write http://HOST:PORT, with the port of its "
+                "query API; credentials go into --header 'Authorization: ...'"
             )
 
     def get(self, path: str, parameters: Mapping[str, str | int] | None = None) -> dict[str, Any]:

@@ -77,7 +77,10 @@ def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:
         for trace in document.get("data") or ():
             processes = trace.get("processes") or {}
             for span in trace.get("spans") or ():
-                yield _found(span, processes[span["processID"]].get("serviceName", ""))
+                process = processes[span["processID"]]
+                instance = str(_tags(process.get("tags")).get("service.instance.id", ""))
+                found = _found(span, process.get("serviceName", ""))
+                yield found._replace(instance=instance)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         cause = f"lacks {error}" if isinstance(error, KeyError) else error
         raise CodesignError(f"{where} is no JSON of Jaeger's: {cause}") from error

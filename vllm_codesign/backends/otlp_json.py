@@ -38,10 +38,11 @@ def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:
         for of_resource in document.get("resourceSpans") or ():
             resource = _attributes(of_resource.get("resource", {}).get("attributes"))
             service = str(resource.get("service.name", ""))
+            instance = str(resource.get("service.instance.id", ""))
             for of_scope in of_resource.get("scopeSpans") or ():
                 scope = str(of_scope.get("scope", {}).get("name", ""))
                 for span in of_scope.get("spans") or ():
-                    yield Found(_span(span, service), scope)
+                    yield Found(_span(span, service), scope, instance)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         cause = f"lacks {error}" if isinstance(error, KeyError) else error
         raise CodesignError(f"{where} is no OTLP JSON of traces: {cause}") from error

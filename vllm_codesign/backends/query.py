@@ -31,6 +31,8 @@ class Query:
     limit: int = DEFAULT_LIMIT
     """Requests at most, the newest first; a back end's searches alone are limited."""
     trace_id: int | None = None
+    instance: str | None = None
+    """`service.instance.id` of the server."""
     lmcache_service: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 

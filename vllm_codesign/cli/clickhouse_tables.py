@@ -46,10 +46,11 @@ def ask(
 ) -> Answer:
     """Run the queries there. Raises `CodesignError` with one line that names cause and cure."""
     target = parse(source)
-    if query.trace_id is not None or query.headers or query.lmcache_service is not None:
+    others = (query.trace_id, query.lmcache_service, query.instance, query.headers or None)
+    if any(each is not None for each in others):
         raise CodesignError(
-            "clickhouse: --trace, --header and --lmcache-service are for Jaeger and Tempo; narrow "
-            "with --since, --until and --service"
+            "clickhouse: --trace, --header, --instance and --lmcache-service are for Jaeger and "
+            "Tempo; narrow with --since, --until and --service"
         )
     asked = Parameters(
         since=query.since_ns if query.since_ns is not None else 0,

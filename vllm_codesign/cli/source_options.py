@@ -17,7 +17,16 @@ from vllm_codesign.analysis.sources import Source, opened
 from vllm_codesign.backends.query import DEFAULT_LIMIT, Query, parse_time, parse_trace_id
 from vllm_codesign.store.clickhouse.target import PREFIX
 
-_NARROWING = ("service", "since", "until", "limit", "trace", "lmcache_service", "header")
+_NARROWING = (
+    "service",
+    "instance",
+    "since",
+    "until",
+    "limit",
+    "trace",
+    "lmcache_service",
+    "header",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,7 @@ class Asked:
             return
         if capture is not None:
             raise click.UsageError("name a capture or --from, not both")
-        status = progress.status(f"reading {self.text}")
+        status = progress.status("reading the traces back")
         status.start()
         try:
             with opened(self.text, self.query) as source:
@@ -67,6 +76,7 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _query(
     service: str | None,
+    instance: str | None,
     since: str | None,
     until: str | None,
     limit: int | None,
@@ -77,6 +87,7 @@ def _query(
     now = time.time_ns()
     return Query(
         service=service,
+        instance=instance,
         since_ns=parse_time(since, now) if since else None,
         until_ns=parse_time(until, now) if until else None,
         limit=limit or DEFAULT_LIMIT,
@@ -88,8 +99,9 @@ def _query(
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not colon or not name.strip() or not (name + value).isprintable():
-        raise click.UsageError(f"{text!r} is no header: write 'NAME: VALUE'")
+    if not colon or not name.strip() or not (text.isprintable() and text.isascii()):
+        # Not shown: it may be a secret.
+        raise click.UsageError("--header is not 'NAME: VALUE' in printable ASCII")
     return name.strip(), value.strip()
 
 
@@ -104,6 +116,11 @@ _OPTIONS = (
         "--service",
         metavar="NAME",
         help="With --from: `service.name` of the server. Default: vllm; of a file, all.",
+    ),
+    click.option(
+        "--instance",
+        metavar="ID",
+        help="With --from: `service.instance.id` of the server, where several have sent.",
     ),
     click.option(
         "--since",

@@ -97,13 +97,14 @@ class Served:
 
     async def _figures_fragment(self, _: web.Request) -> web.StreamResponse:
         async with self._making:
-            segments = len(self.index.files)
-            if self._figures is None or self._figures[0] != segments:
+            await self._read(self.index.refresh)
+            version = self.index.version
+            if self._figures is None or self._figures[0] != version:
                 # A large capture takes minutes of Python: beside the server, not in it.
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     making = pool.submit(fragment, self.capture.path, self._results)
                     text = await asyncio.wrap_future(making)
-                self._figures = (segments, text)
+                self._figures = (version, text)
         return web.Response(text=self._figures[1], content_type="text/html")
 
     async def _state(self, _: web.Request) -> web.StreamResponse:
@@ -112,6 +113,7 @@ class Served:
             {
                 "requests": await self._read(lambda: self.index.total),
                 "segments": len(self.index.files),
+                "version": self.index.version,
                 "unreadable": self.index.reading.unreadable,
             }
         )

@@ -102,6 +102,8 @@ class Index:
         self.reading = Reading()
         """What could not be read so far."""
         self.files: list[Path] = []
+        self.version = 0
+        """Grows when segments come or go: their number may stay the same."""
         self._bad: set[Path] = set()
         self._connection = database()
         self._connection.execute(
@@ -143,7 +145,9 @@ class Index:
         self.files = [path for path in self.files if path not in gone]
         for start in range(0, len(new), _BATCH):
             self._take(new[start : start + _BATCH])
-        return bool(gone or new)
+        changed = bool(gone or new)
+        self.version += changed
+        return changed
 
     def _take(self, files: list[Path]) -> None:
         names = ", ".join(quoted(str(path)) for path in files)

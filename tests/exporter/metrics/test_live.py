@@ -213,6 +213,17 @@ def test_what_fails_here_costs_no_trace_and_is_said_once(
     assert len(list(read_traces(latest(tmp_path / "store")))) == 1
 
 
+def test_an_exporter_that_cannot_be_made_costs_no_trace(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A credential provider that is not installed: OpenTelemetry raises a RuntimeError."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "nope")
+    run(session, None, 0).finish(True)
+    assert "no metrics are sent over OTLP" in caplog.text
+
+
 def test_bad_variables_are_said_and_metrics_are_served_all_the_same(
     session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

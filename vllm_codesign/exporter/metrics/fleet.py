@@ -67,6 +67,8 @@ class LiveFleet:
         """
         starts = {pid: at for pid, at in self._since.items() if at < until_ns and pid in timelines}
         if not starts:
+            if not self._since:  # no engine's time is counted: nobody will ask for what is over
+                self._work = self._work.since(until_ns)
             return
         work = open_work(until_ns)
         work.add(self._work)

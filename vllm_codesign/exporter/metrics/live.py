@@ -92,8 +92,15 @@ class Metrics:
         readers: list[MetricReader] = []
         self._pushed: CountingExporter | None = None
         if chosen.push is not None:
-            pushing, self._pushed = make_reader(chosen.push, histograms)
-            readers.append(pushing)
+            try:
+                pushing, self._pushed = make_reader(chosen.push, histograms)
+            except (OSError, RuntimeError, ValueError) as error:
+                logger.error(
+                    "codesign: no metrics are sent over OTLP (%s): check OTEL_EXPORTER_OTLP_*",
+                    error,
+                )
+            else:
+                readers.append(pushing)
         self._prometheus: PrometheusReader | None = None
         if settings.metrics_port:
             self._prometheus = PrometheusReader(constant, histograms)
@@ -131,7 +138,7 @@ class Metrics:
         host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
             self.endpoint = Endpoint(host, port, self.render)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
             self._listen_at = time.monotonic() + TRY_AGAIN_S
             if not self._refused:
                 logger.warning(
@@ -139,7 +146,7 @@ class Metrics:
                     "none; it is tried again every %d s",
                     host,
                     port,
-                    error.strerror or error,
+                    getattr(error, "strerror", None) or error,
                     ENV_METRICS_PORT,
                     TRY_AGAIN_S,
                 )

@@ -50,7 +50,10 @@ class PrometheusReader(MetricReader):
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Everything as it stands, and its content type, as the `Accept` header wants it."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it asks for a version that is none
+            encoder, content_type = choose_encoder("")
         return encoder(_Collector(self.families())), content_type
 
     def families(self) -> list[Family]:

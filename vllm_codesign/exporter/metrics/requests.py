@@ -48,8 +48,10 @@ class RequestMetrics:
         if outcome == S.Outcome.COMPLETED.value:
             self._accounting(of, model)
         who = _gen_ai(of, model)
+        root = trace.root
         for span in trace.children:
-            self._phase(span, ids, model, who)
+            cut = root.kind == "server" and span.end_ns >= root.end_ns
+            self._phase(span, ids, model, who, cut)
         self.cache.take(trace, ids)
 
     def _server(self, root: Span, ids: Ids | None, model: str) -> None:
@@ -81,7 +83,9 @@ class RequestMetrics:
         if worst := of.get(S.BOTTLENECK.key):
             self._board.add(M.BOTTLENECKS, 1, model, str(worst))
 
-    def _phase(self, span: Span, ids: Ids | None, model: str, who: tuple[str, str, str]) -> None:
+    def _phase(
+        self, span: Span, ids: Ids | None, model: str, who: tuple[str, str, str], cut: bool
+    ) -> None:
         record = self._histograms.record
         record(M.PHASE_DURATION, span.duration_ns * _S, ids, model, span.name)
         if span.name == S.ENGINE_QUEUE.name:
@@ -89,8 +93,9 @@ class RequestMetrics:
                 if isinstance(ns := span.attributes.get(key), int):
                     self._board.add(M.QUEUE_TIME, ns, model, reason)
         elif span.name == S.DECODE.name:
+            # One that the response's end cut short still has the tokens of all of it.
             after_first = _int(span.attributes, S.TOKENS) - 1
-            if after_first > 0:
+            if after_first > 0 and not cut:
                 each = span.duration_ns * _S / after_first
                 record(M.TIME_PER_OUTPUT_TOKEN, each, ids, *who)
 

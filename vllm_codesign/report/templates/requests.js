@@ -317,11 +317,11 @@
     setInterval(async () => {
       let now;
       try { now = await source.state(); } catch (error) { return; }  // the server has ended
-      if (known !== null && now.segments !== known) {
+      if (known !== null && now.version !== known) {
         await refresh();
         document.dispatchEvent(new CustomEvent("codesign-grown", { detail: now }));
       }
-      known = now.segments;
+      known = now.version;
     }, 3000);
   }
 })();

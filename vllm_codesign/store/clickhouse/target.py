@@ -41,8 +41,12 @@ def parse(text: str, password: str | None = None) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise CodesignError(f"not a ClickHouse URL: {error}; want {EXAMPLE}") from None
+    except ValueError:
+        # The error would show a part of the password.
+        raise CodesignError(
+            f"not a ClickHouse URL; want {EXAMPLE}, with %XX for what is no letter or digit in a "
+            "password"
+        ) from None
     if parts.scheme not in _PORTS or not parts.hostname:
         raise CodesignError(f"not a ClickHouse URL: want http or https and a host, as {EXAMPLE}")
     asked = parse_qs(parts.query, keep_blank_values=True)
