@@ -13,6 +13,7 @@ import pytest
 from tests.backends.programs import Jaeger
 from tests.backends.through_jaeger import STORED_S, analyze, as_json, ids
 from tests.support.mixed_load import make_requests, send_all
+from tests.support.placement import apart
 from tests.support.serving import serve, wait_until, wait_until_closed
 from vllm_codesign.analysis.sources import opened
 from vllm_codesign.backends.query import Query
@@ -50,8 +51,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.endpoint,
             "OTEL_METRICS_EXPORTER": "none",  # it takes traces alone
             "VLLM_ENABLE_RESPONSES_API_STORE": "1",
+            # What spins has a core of its own, or the exporter leaves out steps.
+            "VLLM_CPU_OMP_THREADS_BIND": "0",
         }
-        with serve(folder, env=environment) as serving:
+        with serve(folder, env=environment) as serving, apart(serving.session):
             requests = make_requests(serving.model, REQUESTS)
             asyncio.run(send_all(serving.url, requests))
             wait_until_closed(serving.session)
