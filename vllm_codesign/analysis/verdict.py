@@ -189,8 +189,8 @@ def _throughput(
     )
     exposed = fleet.exposed_ns / whole
     said = (
-        f"The device stood idle because of the host {_percent(exposed)} of the time while there was "
-        f"work {where} ({THROUGHPUT})"
+        f"The device stood idle because of the host {_percent(exposed)} of the time while there "
+        f"was work {where} ({THROUGHPUT})"
     )
     largest = _largest(ranked, fleet.idle_ns.get(IdleCause.OTHER.value, 0) / whole)
     if largest is None:
