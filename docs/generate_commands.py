@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def _helps(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[tuple[str, str]]:
     """Full name and help of a command and of those below it."""
+    # click keeps the help option that a command was first asked with, whoever asked.
+    command = copy.copy(command)
+    vars(command)["_help_option"] = None
     context = click.Context(
         command,
         info_name=name,
