@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -19,13 +20,14 @@ from vllm_codesign.model.trace import RequestTrace, Span
 _NOT_FOUND = (404, b'{"error":{"httpCode":404,"message":"No traces found"}}')
 
 
-class _Fake(Answering):
+class _Fake(Answering, ABC):
     def __init__(self, traces: Iterable[RequestTrace]) -> None:
         self.traces = {trace.trace_id: trace for trace in traces}
         super().__init__(self.answer)
 
+    @abstractmethod
     def answer(self, path: str, parameters: dict[str, str]) -> Answer:
-        raise NotImplementedError
+        """What this back end says to a request."""
 
     def services(self) -> list[str]:
         return sorted({span.service for trace in self.traces.values() for span in trace.spans})
