@@ -77,7 +77,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--lmcache",
         action="store_true",
-        help="with LMCache behind the server: what the hooks of a KV connector add",
+        help="with LMCache behind the server: what the hooks of a KV connector add; on two cores "
+        "with --no-pin, as the worker's threads want both there",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds of everything")
     options = parser.parse_args()
@@ -178,7 +179,7 @@ def main() -> int:
         tally, bound, slots, others = live(options, ns)
         by_measure = {measure: ratios(slots, measure) for measure in MEASURES}
         rows += table.bound_rows(bound) + table.live_rows(by_measure)
-        rows += table.stall_rows(slots)
+        rows += table.stall_rows(slots) + table.host_rows(slots)
         rows += table.exporter_rows(exporter_cpu(slots)) + table.other_rows(others)
         written["counted"] = tally.as_dict()
         written["bounds"] = [{**asdict(each), "us": each.us, "share": each.share} for each in bound]

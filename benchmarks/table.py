@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -138,6 +139,22 @@ def stall_rows(slots: Sequence[Slot]) -> list[Row]:
         stalls = [slot.stall_ms for slot in slots if slot.label.startswith(level)]
         stood = sum(ms >= STALL_MS for ms in stalls)
         rows.append(Row(f"slots that stood still at {level}", f"{stood} of {len(stalls)}"))
+    return rows
+
+
+def host_rows(slots: Sequence[Slot]) -> list[Row]:
+    """By level: CPU milliseconds per request of vLLM's processes and the exporter together.
+
+    EngineCore and the workers spin while they wait, so on a host with cores to spare this holds
+    idle waiting, too. Where all cores are full it is what throughput is made of.
+    """
+    rows = []
+    for level in ("off", "request", "step"):
+        here = [slot.cpu_ms for slot in slots if slot.label == level]
+        total = statistics.median(sum(by_role.values()) for by_role in here)
+        rows.append(
+            Row(f"CPU of vLLM and the exporter at {level}", f"{total:.1f} ms per request")
+        )
     return rows
 
 

@@ -51,6 +51,20 @@ def test_slots_that_stood_still_are_counted():
     }
 
 
+def test_what_the_host_pays_is_the_sum_of_its_processes():
+    levels = {"request": 6.0, "step": 7.0}
+    slots = [
+        replace(_slot(label, 0.0), cpu_ms={"worker": levels.get(label, 5.0), "exporter": 1.5})
+        for label in order(6)
+    ]
+    values = {row.figure: row.value for row in table.host_rows(slots)}
+    assert values == {
+        "CPU of vLLM and the exporter at off": "6.5 ms per request",
+        "CPU of vLLM and the exporter at request": "7.5 ms per request",
+        "CPU of vLLM and the exporter at step": "8.5 ms per request",
+    }
+
+
 QUIET = Interval(1.0, 0.997, 1.003, 50)
 
 
