@@ -152,9 +152,7 @@ def host_rows(slots: Sequence[Slot]) -> list[Row]:
     for level in ("off", "request", "step"):
         here = [slot.cpu_ms for slot in slots if slot.label == level]
         total = statistics.median(sum(by_role.values()) for by_role in here)
-        rows.append(
-            Row(f"CPU of vLLM and the exporter at {level}", f"{total:.1f} ms per request")
-        )
+        rows.append(Row(f"CPU of vLLM and the exporter at {level}", f"{total:.1f} ms per request"))
     return rows
 
 
