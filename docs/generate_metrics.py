@@ -52,7 +52,10 @@ without one is `unknown`.
 
 **Resets.** Counters begin at 0 with each exporter, as with any process: where one is killed and
 the next takes over, `rate()` and `increase()` see a reset. Nothing that the first had counted is
-counted again; what it had in hand is missing, as it is from the capture (`requests_lost`).
+counted again; what it had in hand is missing, as it is from the capture (`requests_lost`). The
+two counters of what is missing, `{M.RECORDS_DROPPED.name}` and `{M.LOSSES.name}`, are the
+exception: they go on where the first one stood, and over OTLP keep its start. With delta
+temporality that is what the first one had counted; its last deltas may never have been pushed.
 
 **Device time** (`{M.DEVICE_TIME.name}`) is the throughput view of [accounting.md](accounting.md),
 the same function over windows that are closed 5 s after the fact: the sum over its series grows
