@@ -47,8 +47,9 @@ up: stored here, or sent. Where there is a store and only some traces are sent, 
 be of one that stands in the capture alone.
 
 **Attributes** have few values: no ids, no sessions, no process ids. The first 64 models that the
-server has served keep their names, others, and what it does not serve, are `other`; a request
-without one is `unknown`.
+server has served (an engine had the request, or it was answered in full) keep their names; later
+ones, and whatever clients asked for that it does not serve, are `other`; a request without one is
+`unknown`. With `VLLM_SKIP_MODEL_NAME_VALIDATION=1` vLLM serves every name, and each counts.
 
 **Resets.** Counters begin at 0 with each exporter, as with any process: where one is killed and
 the next takes over, `rate()` and `increase()` see a reset. Nothing that the first had counted is

@@ -21,12 +21,12 @@ from vllm_codesign.semconv import metrics as M
 
 def test_the_first_models_keep_their_names() -> None:
     models = Models()
-    assert models.name("typo", rejected=True) == OTHER
-    names = [models.name(f"m{n}", rejected=False) for n in range(MAX_MODELS + 2)]
+    assert models.name("typo", served=False) == OTHER
+    names = [models.name(f"m{n}", served=True) for n in range(MAX_MODELS + 2)]
     assert names == [*(f"m{n}" for n in range(MAX_MODELS)), OTHER, OTHER]
-    assert models.name("m0", rejected=True) == "m0"
-    assert models.name("typo", rejected=False) == OTHER
-    assert models.name("", rejected=False) == models.name(None, rejected=True) == UNKNOWN
+    assert models.name("m0", served=False) == "m0"
+    assert models.name("typo", served=True) == OTHER
+    assert models.name("", served=True) == models.name(None, served=False) == UNKNOWN
 
 
 def in_session(name: str) -> RequestTrace:
