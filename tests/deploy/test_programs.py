@@ -18,7 +18,7 @@ from tests.support.serving import wait_until
 
 def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is not here: apt-get install prometheus")
+        pytest.skip("promtool is not here: .ci/without-services apt-get install prometheus")
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True)
 
 
