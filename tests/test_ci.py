@@ -87,6 +87,12 @@ def test_without_a_command_it_says_how_to_call_it(policy: Path) -> None:
     assert not policy.exists()
 
 
+def test_where_the_policy_cannot_be_written_nothing_is_run(tmp_path: Path) -> None:
+    done = run(tmp_path / "nowhere" / "policy-rc.d", "touch", str(tmp_path / "run"))
+    assert (done.returncode, done.stderr.count("run it as root")) == (1, 1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_check_installs_through_it() -> None:
     lines = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     installs = [line for line in lines if "apt-get install" in line]
