@@ -47,12 +47,16 @@ up: stored here, or sent. Where there is a store and only some traces are sent, 
 be of one that stands in the capture alone.
 
 **Attributes** have few values: no ids, no sessions, no process ids. The first 64 models that the
-server has served keep their names, others, and what it does not serve, are `other`; a request
-without one is `unknown`.
+server has served (an engine had the request, or it was answered in full) keep their names; later
+ones, and whatever clients asked for that it does not serve, are `other`; a request without one is
+`unknown`. With `VLLM_SKIP_MODEL_NAME_VALIDATION=1` vLLM serves every name, and each counts.
 
 **Resets.** Counters begin at 0 with each exporter, as with any process: where one is killed and
 the next takes over, `rate()` and `increase()` see a reset. Nothing that the first had counted is
-counted again; what it had in hand is missing, as it is from the capture (`requests_lost`).
+counted again; what it had in hand is missing, as it is from the capture (`requests_lost`). The
+two counters of what is missing, `{M.RECORDS_DROPPED.name}` and `{M.LOSSES.name}`, are the
+exception: they go on where the first one stood, and over OTLP keep its start. With delta
+temporality that is what the first one had counted; its last deltas may never have been pushed.
 
 **Device time** (`{M.DEVICE_TIME.name}`) is the throughput view of [accounting.md](accounting.md),
 the same function over windows that are closed 5 s after the fact: the sum over its series grows

@@ -94,7 +94,7 @@ def test_every_recorded_value_is_in_a_test() -> None:
 def _promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     binary = shutil.which("promtool")
     if binary is None:
-        pytest.skip("no promtool here: apt-get install prometheus (no service is needed)")
+        pytest.skip("no promtool here: .ci/without-services apt-get install prometheus")
     return subprocess.run([binary, *arguments], capture_output=True, text=True)
 
 

@@ -113,6 +113,17 @@ def manifests(folder: Path) -> list[Json]:
     return documents(kustomize(folder))
 
 
+def telemetry_address(configuration: Json, environ: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port of a Collector's own metrics, in the environment of its container."""
+    (reader,) = configuration["service"]["telemetry"]["metrics"]["readers"]
+    pull = reader["pull"]["exporter"]["prometheus"]
+
+    def filled(value: object) -> str:
+        return re.sub(r"\$\{env:(\w+):-(.*?)\}", lambda m: environ.get(m[1], m[2]), str(value))
+
+    return filled(pull["host"]), int(filled(pull["port"]))
+
+
 def environment(text: str) -> Iterator[str]:
     """Variables that a Collector configuration reads."""
     yield from re.findall(r"\$\{env:(\w+)", text)

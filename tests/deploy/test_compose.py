@@ -20,6 +20,7 @@ from tests.deploy.files import (
     load,
     merged,
     project,
+    telemetry_address,
 )
 from vllm_codesign import settings
 from vllm_codesign.exporter import otlp_settings
@@ -168,8 +169,11 @@ def _listens(node: Any) -> set[int]:
 
 def _listening() -> dict[str, set[int]]:
     agent = _listens({k: v for k, v in _collector().items() if k != "service"})
+    environ = project("cpu")["services"]["collector"].get("environment") or {}
+    host, telemetry = telemetry_address(_collector(), environ)
+    assert host == "0.0.0.0"
     return {
-        "collector": agent,
+        "collector": agent | {telemetry},
         "tempo": _listens(load(COMPOSE / "tempo.yaml")),
         "jaeger": _listens(load(COMPOSE / "jaeger.yaml")),
         "vllm": {8000, settings.DEFAULT_METRICS_PORT},
@@ -186,7 +190,7 @@ def test_whoever_is_called_listens_there() -> None:
         for path in files
         for host, port in re.findall(rf"\b({'|'.join(listening)}):(\d{{4,5}})\b", path.read_text())
     }
-    assert len(called) == 10
+    assert len(called) == 11
     assert [c for c in called if c[2] not in listening[c[1]]] == []
 
 

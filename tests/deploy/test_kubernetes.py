@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from opentelemetry.semconv._incubating.attributes import k8s_attributes, service_attributes
 
-from tests.deploy.files import COLLECTOR, KUBERNETES, PROFILES, Json, load, manifests
+from tests.deploy.files import (
+    COLLECTOR,
+    KUBERNETES,
+    PROFILES,
+    Json,
+    load,
+    manifests,
+    telemetry_address,
+)
 from vllm_codesign import settings
 from vllm_codesign.exporter import otlp_settings
 
@@ -169,7 +177,48 @@ def test_a_collector_listens_where_its_container_says(objects: tuple[Json, ...],
     configuration = load(COLLECTOR / f"{name}.yaml")
     own = {k: configuration[k] for k in ("receivers", "extensions")}
     own["metrics"] = configuration["exporters"].get("prometheus", {})
-    assert {p["containerPort"] for p in container["ports"]} == _ports_of(own)
+    _, telemetry = telemetry_address(configuration, _environ(container))
+    assert {p["containerPort"] for p in container["ports"]} == _ports_of(own) | {telemetry}
+
+
+@pytest.mark.parametrize("name", ["agent", "gateway"])
+def test_a_collectors_own_metrics_can_be_scraped(objects: tuple[Json, ...], name: str) -> None:
+    """From its address and its port over the policy to the scrape's relabelling."""
+    pod = _pods(objects)[f"codesign-{name}"]
+    configuration = load(COLLECTOR / f"{name}.yaml")
+    host, port = telemetry_address(configuration, _environ(_container(pod)))
+    assert host == "0.0.0.0", "Prometheus comes from another pod"
+    ports = {p["name"]: p["containerPort"] for p in _container(pod)["ports"]}
+    assert ports["telemetry"] == port
+    policy = _one(objects, "NetworkPolicy", f"codesign-{name}")["spec"]
+    (rule,) = (r for r in policy["ingress"] if {"port": "telemetry"} in r["ports"])
+    (sender,) = rule["from"]
+    assert sender["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "monitoring"
+    }
+    kept = {
+        job
+        for job, each in _scraped(pod).items()
+        if ("telemetry", pod["metadata"]["labels"]["app.kubernetes.io/name"]) in each
+    }
+    assert kept == {"codesign-collectors"}
+
+
+def _scraped(pod: Json) -> dict[str, set[tuple[str, str]]]:
+    """Names of the pod's ports that each job of prometheus.yml keeps, with the pod's name."""
+    name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+    found: dict[str, set[tuple[str, str]]] = {}
+    for scrape in load(KUBERNETES / "prometheus.yml")["scrape_configs"]:
+        (keep,) = (r for r in scrape["relabel_configs"] if r.get("action") == "keep")
+        for port in _container(pod)["ports"]:
+            known = {
+                "__meta_kubernetes_pod_label_app_kubernetes_io_name": name,
+                "__meta_kubernetes_pod_container_port_name": port["name"],
+            }
+            value = ";".join(known[label] for label in keep["source_labels"])
+            if re.fullmatch(keep["regex"], value):
+                found.setdefault(scrape["job_name"], set()).add((port["name"], name))
+    return found
 
 
 @pytest.mark.parametrize("name", ["agent", "gateway"])
@@ -235,12 +284,16 @@ def test_nothing_comes_in_but_what_is_named(objects: tuple[Json, ...]) -> None:
         ("vllm", "codesign"),
         ("codesign-agent", "otlp"),
         ("codesign-agent", "metrics"),
+        ("codesign-agent", "telemetry"),
         ("codesign-gateway", "otlp"),
+        ("codesign-gateway", "telemetry"),
     }
     for name, port in _let_in(objects):
         (pod,) = _selected(objects, policies[name]["spec"]["podSelector"])
         assert port in {p["name"] for p in _container(pod)["ports"]}
-    (gateway,) = policies["codesign-gateway"]["spec"]["ingress"]
-    (sender,) = gateway["from"]
+    (spans,) = (
+        r for r in policies["codesign-gateway"]["spec"]["ingress"] if {"port": "otlp"} in r["ports"]
+    )
+    (sender,) = spans["from"]
     (pod,) = _selected(objects, sender["podSelector"])
     assert pod is _pods(objects)["codesign-agent"]

@@ -81,7 +81,7 @@ def test_pod_monitors_fit_the_operators_definition(tmp_path: Path) -> None:
     schema = version["schema"]["openAPIV3Schema"]
     _forbid_unknown(schema["properties"]["spec"])
     monitors = [o for o in _with("pod-monitor", tmp_path) if o["kind"] == "PodMonitor"]
-    assert len(monitors) == 2
+    assert len(monitors) == 3
     for monitor in monitors:
         assert monitor["apiVersion"] == f"monitoring.coreos.com/{version['name']}"
         jsonschema.validate(monitor, schema)
@@ -104,7 +104,7 @@ def _forbid_unknown(schema: Json) -> None:
 def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
     objects = _with("pod-monitor", tmp_path)
     pods = [o["spec"]["template"] for o in objects if "template" in o.get("spec", {})]
-    jobs = {}
+    jobs: dict[str, set[tuple[str, int]]] = {}
     for monitor in (o for o in objects if o["kind"] == "PodMonitor"):
         assert monitor["metadata"]["namespace"] == "vllm-codesign"
         labels = monitor["spec"]["selector"]["matchLabels"].items()
@@ -115,8 +115,15 @@ def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
             (job,) = (
                 r["replacement"] for r in endpoint["relabelings"] if r["targetLabel"] == "job"
             )
-            jobs[job] = names[endpoint["port"]]
-    assert jobs == {"codesign": 9464, "vllm": 8000, "codesign-spans": 8889}
+            jobs.setdefault(job, set()).add(
+                (pod["metadata"]["labels"]["app.kubernetes.io/name"], names[endpoint["port"]])
+            )
+    assert jobs == {
+        "codesign": {("vllm", 9464)},
+        "vllm": {("vllm", 8000)},
+        "codesign-spans": {("codesign-agent", 8889)},
+        "codesign-collectors": {("codesign-agent", 8888), ("codesign-gateway", 8888)},
+    }
 
 
 def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
@@ -134,4 +141,4 @@ def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
     ]
     (gateway,) = found["StatefulSet"]["containers"]
     assert {"name": "TRACES_ENDPOINT", "value": "MY-TEMPO:4317"} in gateway["env"]
-    assert [o["kind"] for o in objects].count("PodMonitor") == 2
+    assert [o["kind"] for o in objects].count("PodMonitor") == 3

@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.exported import read_exported
+from tests.support.otlp_receiver import free_port
 from vllm_codesign.recorder.process import alive
+from vllm_codesign.recorder.ring import Ring
 from vllm_codesign.recorder.session import Session, create, join
+from vllm_codesign.semconv import metrics as M
 
 OWNER = """
 import sys, time
@@ -44,14 +49,14 @@ def session(owner: subprocess.Popen[str]) -> Session:
     return join(Path(owner.stdout.readline().strip()))
 
 
-Start = Callable[[], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start(session: Session, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin() -> subprocess.Popen[str]:
+    def begin(**env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllm_codesign.exporter", str(session.folder)],
             stderr=subprocess.PIPE,
@@ -60,6 +65,7 @@ def start(session: Session, tmp_path: Path) -> Iterator[Start]:
                 **os.environ,
                 "CODESIGN_STORE": str(tmp_path / "store"),
                 "CODESIGN_METRICS_PORT": "0",
+                **env,
             },
         )
         started.append(process)
@@ -96,6 +102,34 @@ def test_a_killed_exporter_is_replaced_at_once(session: Session, start: Start) -
         assert wait_until(lambda killed=before: at_work(session, killed)) < 5
     assert session.exporter_starts == 4
     assert standby.poll() is None
+
+
+def test_a_scrape_right_after_a_kill_sees_the_losses_of_before(
+    session: Session, start: Start
+) -> None:
+    port = free_port()
+    ring = Ring(session.folder / "process-1.ring", 1 << 16)
+    for _ in range(3):
+        ring.count_error()
+    start(CODESIGN_METRICS_PORT=str(port))
+    seen: list[float] = []
+
+    def scraped() -> bool:
+        with suppress(OSError):  # nobody listens yet, or not any more
+            said = read_exported(f"http://127.0.0.1:{port}/metrics")
+            seen.append(said.value(M.LOSSES, codesign_loss="hook_errors"))
+            return True
+        return False
+
+    wait_until(lambda: scraped() and seen[-1] == 3)
+    for _ in range(2):
+        seen.clear()
+        before = session.exporter
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda killed=before: scraped() and at_work(session, killed))
+        until = time.monotonic() + 1.5  # longer than it is from one look to the next
+        wait_until(lambda end=until: scraped() and time.monotonic() > end)
+        assert set(seen) == {3}, seen
 
 
 def test_a_killed_standby_takes_no_exporter_along(session: Session, start: Start) -> None:

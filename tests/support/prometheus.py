@@ -111,7 +111,7 @@ def prometheus(
     """
     binary = shutil.which("prometheus")
     if binary is None:
-        pytest.skip("no prometheus here: apt-get install prometheus (no service is needed)")
+        pytest.skip("no prometheus here: .ci/without-services apt-get install prometheus")
     config = read_yaml(CONFIG)
     config["global"] |= {"scrape_interval": interval, "scrape_timeout": interval}
     config["global"]["evaluation_interval"] = "1s"

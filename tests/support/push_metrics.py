@@ -15,6 +15,7 @@ from dataclasses import replace
 from tests.exporter.records import SPAN, TRACE, api_records, engine_records, the_trace
 from vllm_codesign.exporter.metrics import push_settings
 from vllm_codesign.exporter.metrics.board import Board
+from vllm_codesign.exporter.metrics.carried import Carried
 from vllm_codesign.exporter.metrics.histograms import Histograms
 from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.push import make_reader
@@ -33,8 +34,9 @@ def push(endpoint: str, protocol: str) -> dict[str, object]:
     assert not problems, problems
     assert chosen.push is not None
     histograms = Histograms(chosen.exemplar_filter)
-    reader, counted = make_reader(replace(chosen.push, interval_ms=3_600_000), histograms)
     board = Board()
+    every_hour = replace(chosen.push, interval_ms=3_600_000)
+    reader, counted = make_reader(every_hour, histograms, Carried(board, (), 0))
     resource = {"service.name": "vllm", **chosen.resource}
     provider = provide(board, [reader], resource)
     trace = the_trace(api_records(), engine_records())

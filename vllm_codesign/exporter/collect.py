@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 _NAMES = {kind.value: kind.name.lower() for kind in Kind}
 
 
+def kind_name(number: int) -> str:
+    """What a kind of record is called in `run.json` and in metrics."""
+    return _NAMES.get(number, f"kind_{number}")
+
+
 class Collector:
     """All rings of one session."""
 
@@ -82,13 +87,11 @@ class Collector:
         """Exceptions swallowed in hooks, all producers."""
         return sum(ring.errors for ring in self._rings.values())
 
-    def drops(self) -> dict[str, int]:
-        """Lost records by the name of their kind."""
-        total: Counter[str] = Counter()
+    def drops(self) -> dict[int, int]:
+        """Lost records by the number of their kind."""
+        total: Counter[int] = Counter()
         for ring in self._rings.values():
-            for number, count in ring.drops().items():
-                name = _NAMES.get(number, f"kind_{number}")
-                total[name] += count
+            total.update(ring.drops())
         return dict(total)
 
     @property

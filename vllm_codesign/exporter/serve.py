@@ -20,6 +20,7 @@ from vllm_codesign.exporter.assemble import REMEMBER, Assembler
 from vllm_codesign.exporter.build import Builder, caller_sampled
 from vllm_codesign.exporter.clock import Anchor
 from vllm_codesign.exporter.collect import Collector
+from vllm_codesign.exporter.counted import Counted
 from vllm_codesign.exporter.facts import Origin
 from vllm_codesign.exporter.local import LocalStore
 from vllm_codesign.exporter.metrics import live as live_metrics
@@ -83,6 +84,7 @@ class Exporter:
             "host.name": os.uname().nodename,
         }
         self.sender = self._make_sender()
+        self._counted = Counted(self.counters, session, self.collector, self.assembler, self.sender)
         self.builder = Builder(
             service_name(os.environ),
             self.anchor.to_unix,
@@ -91,8 +93,13 @@ class Exporter:
         )
         self.local: LocalStore | None = None
         self._open_store()
-        self.metrics = live_metrics.make(
-            os.environ, settings, self._resource, self.assembler, self.builder
+        self.metrics = self._counted.metrics = live_metrics.make(
+            os.environ,
+            settings,
+            self._resource,
+            self.assembler,
+            self.builder,
+            self._counted.tally.before,
         )
         if self.local is not None or self.metrics is not None:
             self.samplers.start()
@@ -101,7 +108,7 @@ class Exporter:
         self._retained_at = 0.0
         self.collector.find()
         self._lost = self.collector.lost  # before the first record: lost to a predecessor
-        self._losses_saved: dict[str, int] = {}
+        self._losses_saved: tuple[int, ...] = ()
         self._behind = False
         self._leftovers_at = 0
 
@@ -121,7 +128,7 @@ class Exporter:
         if store is None:
             return
         try:
-            self.local = LocalStore(store, self.session, self.settings)
+            self.local = self._counted.local = LocalStore(store, self.session, self.settings)
         except (OSError, CodesignError) as error:
             logger.error(
                 "codesign: no local store in %s (%s); set CODESIGN_STORE to a writable folder, "
@@ -137,7 +144,7 @@ class Exporter:
         read_until = time.monotonic_ns()
         taken = 0
         # Not only when the round is over: starved of CPU, one may last seconds.
-        for pid, record in self.collector.read(final, self._report_open):
+        for pid, record in self.collector.read(final, self._leave_word):
             taken += 1
             self.samplers.take(pid, record)
             self.assembler.take(pid, record)
@@ -152,7 +159,7 @@ class Exporter:
         self._mark_lossy()
         self._hand_out_steps(read_until, final)
         self._hand_out(read_until, final)
-        self._report_open()
+        self._leave_word()
         self._save_run_if_due()
         return taken
 
@@ -164,15 +171,16 @@ class Exporter:
         if (
             now - self._saved_at > RUN_FILE_S
             or segments != self._segments_saved
-            or self._losses() != self._losses_saved
+            or self._lost_for_good() != self._losses_saved
         ):
             self._saved_at, self._segments_saved = now, segments
             self.save_run(complete=False)
 
-    def _report_open(self) -> None:
-        """What would be lost if this process were killed now."""
+    def _leave_word(self) -> None:
+        """What was lost, and what would be if this process were killed now."""
         unsaved = self.local.unsaved if self.local is not None else 0
         self.session.report_open(self.assembler.open + unsaved)
+        self._counted.note()
 
     def _mark_lossy(self) -> None:
         """Records were lost: whatever is open may lack some of its own."""
@@ -296,7 +304,12 @@ class Exporter:
         samples = list(self.samplers.sample(now_ns, running))
         if self.metrics is not None:
             self.metrics.samples(now_ns, samples, running)
-            self.metrics.look(self.session.level, self.collector, self._counters())
+            self.metrics.look(
+                self.session.level,
+                self.collector.gone,
+                self._counted.all(),
+                self._counted.drops(),
+            )
             self.metrics.close_windows(self.accountant.timelines, self.collector.gone)
         if self.local is None:
             return
@@ -309,35 +322,21 @@ class Exporter:
             self._retained_at = now
             self.local.enforce_caps()
 
-    def _losses(self) -> dict[str, int]:
-        return {
-            "records_lost": self.collector.lost,
-            "requests_lost": self.session.requests_lost,
-            "rows_not_stored": self.local.lost if self.local is not None else 0,
-        }
-
-    def _counters(self) -> dict[str, int]:
-        return {
-            **self.counters,
-            **self._losses(),
-            "orphan_records": self.assembler.orphans,
-            "steps_lost": self.assembler.steps.lost,
-            "connector_calls_missed": self.assembler.steps.calls.missed,
-            "hook_errors": self.collector.errors,
-            "exporter_starts": self.session.exporter_starts,
-            **{f"otlp_{key}": value for key, value in self.sender.stats().items()},
-        }
+    def _lost_for_good(self) -> tuple[int, ...]:
+        """Whatever changes here is written down at once."""
+        rows = self.local.lost if self.local is not None else 0
+        return self.collector.lost, self.session.requests_lost, rows
 
     def save_run(self, complete: bool) -> None:
         """Bring `run.json` up to date."""
         if self.local is None:
             return
-        self._losses_saved = self._losses()
+        self._losses_saved = self._lost_for_good()
         self.local.save_run(
-            self._counters(),
+            self._counted.all(),
             hooks=run_file.hook_rows(self.session) or self.local.run.hooks,
             anchors=run_file.anchors(self.anchor.readings),
-            drops=self.collector.drops(),
+            drops=self._counted.drops(),
             level=settings_module.LEVELS[self.session.level],
             cpu=self.samplers.facts(time.monotonic_ns(), self.collector.running),
             complete=complete,
@@ -351,7 +350,7 @@ class Exporter:
         self.housekeep()
         if self.local is not None:
             self.local.close()
-            self._report_open()
+            self._leave_word()
         # The local capture is whole now; an endpoint that hangs must not delay that.
         self.save_run(complete)
         if self.sender.active:
@@ -360,6 +359,7 @@ class Exporter:
         if self.metrics is not None:
             self.metrics.close_last_window(self.accountant.timelines, self.collector.gone)
             self.metrics.close(FLUSH_S)
+        self._leave_word()
 
 
 def serve(folder: Path) -> int:

@@ -42,6 +42,9 @@ C_NO_RING = 72  # one byte: a process found no room for its ring, and said so
 C_CLOSING = 73  # one byte: the owner is about to exit and waits for the exporter
 C_PID_NAMESPACE = 80
 C_LEVEL = 128  # one byte, read first by every hook
+C_COUNTED_SINCE = 504  # Unix nanoseconds: the first exporter's start, from which losses count
+C_LOSSES = 512  # what all exporters together counted as lost, by `exporter/tally.py`
+C_DROPS_TOLD = 1024  # a count for each kind of record: those lost, as the exporter last told
 
 MAX_TOTAL_BYTES = 16 << 20
 """All rings of a session together: containers give /dev/shm 64 MB, and vLLM wants it too."""

@@ -9,9 +9,10 @@ from tests.support.measured import measured
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.facts import EngineFacts
 from vllm_codesign.exporter.metrics import queue
-from vllm_codesign.exporter.metrics.losses import LOSSES, Losses
+from vllm_codesign.exporter.metrics.losses import Losses
 from vllm_codesign.exporter.metrics.models import MAX_MODELS, OTHER, UNKNOWN, Models
 from vllm_codesign.exporter.metrics.sessions import IN_USE_NS, Sessions
+from vllm_codesign.exporter.tally import LOSSES, Before
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.reader import Record
@@ -20,12 +21,12 @@ from vllm_codesign.semconv import metrics as M
 
 def test_the_first_models_keep_their_names() -> None:
     models = Models()
-    assert models.name("typo", rejected=True) == OTHER
-    names = [models.name(f"m{n}", rejected=False) for n in range(MAX_MODELS + 2)]
+    assert models.name("typo", served=False) == OTHER
+    names = [models.name(f"m{n}", served=True) for n in range(MAX_MODELS + 2)]
     assert names == [*(f"m{n}" for n in range(MAX_MODELS)), OTHER, OTHER]
-    assert models.name("m0", rejected=True) == "m0"
-    assert models.name("typo", rejected=False) == OTHER
-    assert models.name("", rejected=False) == models.name(None, rejected=True) == UNKNOWN
+    assert models.name("m0", served=False) == "m0"
+    assert models.name("typo", served=True) == OTHER
+    assert models.name("", served=True) == models.name(None, served=False) == UNKNOWN
 
 
 def in_session(name: str) -> RequestTrace:
@@ -48,7 +49,7 @@ def test_sessions_are_counted_for_five_minutes() -> None:
 
 def test_losses_and_drops_stand_at_0_from_the_start() -> None:
     made = measured()
-    losses = Losses(made.board)
+    losses = Losses(made.board, Before(since_ns=1))
     said = made.exported()
     assert said.by(M.LOSSES, "codesign_loss") == dict.fromkeys(LOSSES, 0)
     kinds = said.by(M.RECORDS_DROPPED, "codesign_record_kind")

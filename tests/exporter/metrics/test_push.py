@@ -19,6 +19,7 @@ from tests.support.otlp_metrics_receiver import (
 from tests.support.push_metrics import push
 from vllm_codesign.exporter.metrics import push_settings
 from vllm_codesign.exporter.metrics.board import Board
+from vllm_codesign.exporter.metrics.carried import Carried
 from vllm_codesign.exporter.metrics.histograms import Histograms
 from vllm_codesign.exporter.metrics.instruments import provide
 from vllm_codesign.exporter.metrics.push import CountingExporter, make_reader
@@ -41,7 +42,8 @@ def pushing(environ: dict[str, str], timeout_s: float = 5.0) -> Pushing:
     assert problems == []
     assert chosen.push is not None
     histograms, board = Histograms(chosen.exemplar_filter), Board()
-    reader, counted = make_reader(replace(chosen.push, timeout_s=timeout_s), histograms)
+    settings = replace(chosen.push, timeout_s=timeout_s)
+    reader, counted = make_reader(settings, histograms, Carried(board, (), 0))
     provider = provide(board, [reader], {"service.name": "vllm"})
     return Pushing(board, histograms, provider, counted)
 

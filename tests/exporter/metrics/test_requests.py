@@ -6,13 +6,26 @@ from dataclasses import replace
 
 import pytest
 
-from tests.exporter.records import SPAN, TRACE, api_records, engine_records, the_trace
+from tests.exporter.records import (
+    SPAN,
+    TRACE,
+    api_records,
+    engine_records,
+    returned,
+    root_begin,
+    root_end,
+    text,
+    the_trace,
+)
+from tests.exporter.records import dispatched as dispatched_records
 from tests.support.measured import LABELS, Measured, measured
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.accountant import accounting_attributes
+from vllm_codesign.exporter.metrics.models import MAX_MODELS, OTHER
 from vllm_codesign.exporter.metrics.requests import MAX_ERROR_TYPES, RequestMetrics
 from vllm_codesign.model.step import Accounting
 from vllm_codesign.model.trace import RequestTrace, SpanLink
+from vllm_codesign.recorder.layout import Ending, Field, Kind
 from vllm_codesign.semconv import metrics as M
 
 
@@ -148,6 +161,46 @@ def test_errors_are_on_failures_only_and_few(
     counts = made.exported().by(M.REQUEST_DURATION, "error_type", "_count")
     assert (counts.pop(""), counts.pop("_OTHER")) == (1, 5)
     assert counts == {f"E{number}": 1 for number in range(MAX_ERROR_TYPES)}
+
+
+def asked_for(model: str, *, dispatched: bool, status: int, ending: Ending) -> RequestTrace:
+    """A request as the records tell it: whether an engine got it, and how it ended."""
+    engine = [*dispatched_records(), *returned(finish=3)] if dispatched else []
+    records = [*root_begin(), *engine, *root_end(status=status, ending=ending)]
+    asked = text(1, Field.MODEL, model)
+    named = [asked if r.kind == Kind.TEXT and r.s == Field.MODEL else r for r in records]
+    return the_trace(named, engine_records() if dispatched else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "ending", "outcome"),
+    [
+        (0, Ending.DISCONNECTED, "aborted"),
+        (404, Ending.DISCONNECTED, "aborted"),
+        (404, Ending.COMPLETE, "rejected"),
+        (500, Ending.COMPLETE, "failed"),
+        (0, Ending.RAISED, "failed"),
+    ],
+)
+def test_a_name_that_no_engine_served_takes_nobodys_place(
+    made: Measured, metrics: RequestMetrics, status: int, ending: Ending, outcome: str
+) -> None:
+    for number in range(MAX_MODELS):
+        noise = asked_for(f"x{number}", dispatched=False, status=status, ending=ending)
+        metrics.take(noise, kept=True)
+    served = asked_for("mine", dispatched=True, status=200, ending=Ending.COMPLETE)
+    metrics.take(served, kept=True)
+    said = made.exported()
+    assert said.value(M.REQUESTS, codesign_outcome=outcome) == MAX_MODELS
+    assert said.by(M.REQUESTS, "gen_ai_request_model") == {OTHER: MAX_MODELS, "mine": 1}
+
+
+def test_a_request_that_is_given_up_in_the_engine_names_its_model(
+    made: Measured, metrics: RequestMetrics
+) -> None:
+    gone = asked_for("mine", dispatched=True, status=200, ending=Ending.DISCONNECTED)
+    metrics.take(gone, kept=True)
+    assert made.exported().by(M.REQUESTS, "gen_ai_request_model") == {"mine": 1}
 
 
 def test_a_stream_that_only_had_an_error_has_no_first_token(

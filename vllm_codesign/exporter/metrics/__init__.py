@@ -12,10 +12,11 @@ fleet.py       the device's time, by closed windows some seconds behind
 open_work.py   what requests that have not ended do meanwhile
 sampled.py     gauges from the samplers
 losses.py      what is missing
+carried.py     counters that go on where the exporter before stood
 models.py      few names of models
 push_settings.py, push.py     OTLP
 prometheus.py, endpoint.py    `/metrics`
 
 Counters begin at 0 in each exporter, as after any restart: what a killed one had counted is
-not counted again.
+not counted again. Those of losses go on: what was lost is of the whole session.
 """

@@ -15,14 +15,14 @@ from vllm_codesign.accounting import Timeline
 from vllm_codesign.exporter import otlp_settings
 from vllm_codesign.exporter.assemble import Assembler
 from vllm_codesign.exporter.build import Builder
-from vllm_codesign.exporter.collect import Collector
 from vllm_codesign.exporter.metrics import push_settings, queue
 from vllm_codesign.exporter.metrics.board import Board
+from vllm_codesign.exporter.metrics.carried import Carried
 from vllm_codesign.exporter.metrics.endpoint import Endpoint
 from vllm_codesign.exporter.metrics.fleet import BEHIND_NS, LiveFleet
 from vllm_codesign.exporter.metrics.histograms import Histograms
 from vllm_codesign.exporter.metrics.instruments import provide
-from vllm_codesign.exporter.metrics.losses import Losses
+from vllm_codesign.exporter.metrics.losses import CARRIED_ON, Losses
 from vllm_codesign.exporter.metrics.open_work import OpenWork
 from vllm_codesign.exporter.metrics.pools import Pools
 from vllm_codesign.exporter.metrics.prometheus import PrometheusReader
@@ -33,6 +33,7 @@ from vllm_codesign.exporter.metrics.sampled import Sampled
 from vllm_codesign.exporter.metrics.sessions import Sessions
 from vllm_codesign.exporter.metrics.steps import StepMetrics
 from vllm_codesign.exporter.samplers.sampler import Sample
+from vllm_codesign.exporter.tally import Before
 from vllm_codesign.model.step import Step
 from vllm_codesign.model.trace import AttributeValue, RequestTrace
 from vllm_codesign.recorder.reader import Record
@@ -76,6 +77,7 @@ class Metrics:
         resource: Mapping[str, AttributeValue],
         assembler: Assembler,
         builder: Builder,
+        before: Before,
     ) -> None:
         self.failed = 0
         self._settings = settings
@@ -89,11 +91,14 @@ class Metrics:
         }
         constant = {a.key.replace(".", "_"): str(self._resource.get(a.key, "")) for a in M.CONSTANT}
         histograms = Histograms(chosen.exemplar_filter)
+        self._board = Board()
+        self._losses = Losses(self._board, before)
+        carried = Carried(self._board, CARRIED_ON, before.since_ns)
         readers: list[MetricReader] = []
         self._pushed: CountingExporter | None = None
         if chosen.push is not None:
             try:
-                pushing, self._pushed = make_reader(chosen.push, histograms)
+                pushing, self._pushed = make_reader(chosen.push, histograms, carried)
             except (OSError, RuntimeError, ValueError) as error:
                 logger.error(
                     "codesign: no metrics are sent over OTLP (%s): check OTEL_EXPORTER_OTLP_*",
@@ -105,7 +110,6 @@ class Metrics:
         if settings.metrics_port:
             self._prometheus = PrometheusReader(constant, histograms)
             readers.append(self._prometheus)
-        self._board = Board()
         self._provider = provide(self._board, readers, self._resource)
         self._requests = RequestMetrics(self._board, histograms)
         self._steps = StepMetrics(histograms)
@@ -113,7 +117,6 @@ class Metrics:
         self._open = OpenWork(assembler, builder)
         self._pools = Pools(self._board)
         self._sampled = Sampled(self._board)
-        self._losses = Losses(self._board)
         self._sessions = Sessions(self._board)
         self._by_kind: dict[int, Callable[[int, Record], None]] = {
             **dict.fromkeys(Pools.KINDS, self._pools.take),
@@ -189,6 +192,11 @@ class Metrics:
         self._sessions.take(trace, self._read_until)
 
     @property
+    def failures(self) -> int:
+        """What could not be counted, and pushes that failed."""
+        return self.failed + (self._pushed.failed if self._pushed is not None else 0)
+
+    @property
     def needs_steps_since(self) -> int:
         """Steps that were over before this may be forgotten."""
         return self._fleet.needs_since
@@ -201,14 +209,19 @@ class Metrics:
         self._sampled.show(now_ns, running)
 
     @_harmless
-    def look(self, level: int, collector: Collector, counters: Mapping[str, int]) -> None:
+    def look(
+        self,
+        level: int,
+        gone: frozenset[int],
+        counters: Mapping[str, int],
+        drops: Mapping[str, int],
+    ) -> None:
         """Once a second: what is open, what was lost, how far behind this process is."""
         self.listen()
-        self._pools.look(collector.gone)
+        self._pools.look(gone)
         self._sessions.look(self._read_until)
-        queue.count(self._board, self._assembler.engines.values(), collector.gone)
-        failed = self._pushed.failed if self._pushed is not None else 0
-        self._losses.show(collector.drops(), {**counters, "metrics_failed": failed + self.failed})
+        queue.count(self._board, self._assembler.engines.values(), gone)
+        self._losses.show(drops, counters)
         self._board.put(M.EXPORTER_LAG, self._lag_ns * 1e-9)
         self._lag_ns = 0
         if level < BY_STEPS:
@@ -245,12 +258,16 @@ def make(
     resource: Mapping[str, AttributeValue],
     assembler: Assembler,
     builder: Builder,
+    before: Before,
 ) -> Metrics | None:
-    """Metrics as the settings and OpenTelemetry's variables want them; None for none."""
+    """Metrics as the settings and OpenTelemetry's variables want them; None for none.
+
+    `before`: where the counters of losses stood when the exporter before this one ended.
+    """
     chosen, problems = push_settings.read(environ)
     told = otlp_settings.check(environ)  # of variables that hold for traces as well
     for problem in (each for each in problems if each not in told):
         logger.error("codesign: no metrics are sent over OTLP: %s", problem)
     if chosen.push is None and not settings.metrics_port:
         return None
-    return Metrics(settings, chosen, resource, assembler, builder)
+    return Metrics(settings, chosen, resource, assembler, builder, before)

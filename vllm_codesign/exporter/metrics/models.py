@@ -11,19 +11,22 @@ UNKNOWN = "unknown"
 class Models:
     """The first `MAX_MODELS` names keep theirs, the rest are `other`.
 
-    A name counts from its first request that was not rejected on: what a server does not serve
-    takes nobody's place.
+    A name counts from the first request on that the server has served: any other may have asked
+    for whatever its client liked, and takes nobody's place. vLLM looks whether it has the model
+    before it renders a prompt (`_check_model`), so what an engine got was asked for by the name
+    of a model that there is.
     """
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
-    def name(self, asked: object, rejected: bool) -> str:
-        """The attribute for a request that asked for this model."""
+    def name(self, asked: object, served: bool) -> str:
+        """The attribute for a request that asked for this model; `served`: an engine had it, or
+        it was answered in full."""
         if not isinstance(asked, str) or not asked:
             return UNKNOWN
         if asked not in self._known:
-            if rejected or len(self._known) >= MAX_MODELS:
+            if not served or len(self._known) >= MAX_MODELS:
                 return OTHER
             self._known.add(asked)
         return asked

@@ -30,6 +30,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
+from vllm_codesign.exporter.metrics.carried import Carried
 from vllm_codesign.exporter.metrics.histograms import Histograms, Pushed
 from vllm_codesign.exporter.metrics.push_settings import METRICS_EXPORTER, PushSettings
 from vllm_codesign.exporter.otlp_export import grpc_arguments, http_arguments, last_words
@@ -56,7 +57,7 @@ def temporalities(preference: str) -> dict[type, AggregationTemporality]:
 
 
 def make_reader(
-    settings: PushSettings, histograms: Histograms
+    settings: PushSettings, histograms: Histograms, carried: Carried
 ) -> tuple[PeriodicExportingMetricReader, CountingExporter]:
     """A reader that pushes every `interval_ms`, and what counts for it."""
     preferred = temporalities(settings.temporality)
@@ -68,13 +69,13 @@ def make_reader(
     else:
         inner = HttpExporter(**http_arguments(settings), preferred_temporality=preferred)
     pushed = Pushed(histograms, preferred[Histogram])
-    exporter = CountingExporter(inner, settings.destination, preferred, pushed)
+    exporter = CountingExporter(inner, settings.destination, preferred, pushed, carried)
     reader = PeriodicExportingMetricReader(exporter, settings.interval_ms, settings.timeout_ms)
     return reader, exporter
 
 
 class CountingExporter(MetricExporter):
-    """Adds the histograms, counts pushes that failed, and says once when that begins and ends."""
+    """Completes what is pushed; counts pushes that fail, and says when that begins and ends."""
 
     def __init__(
         self,
@@ -82,11 +83,13 @@ class CountingExporter(MetricExporter):
         destination: str,
         preferred: dict[type, AggregationTemporality],
         histograms: Pushed,
+        carried: Carried,
     ) -> None:
         super().__init__(preferred_temporality=preferred)
         self._inner = inner
         self._destination = destination
         self._histograms = histograms
+        self._carried = carried
         self._failing = False
         self.failed = 0
         """Pushes that the receiver did not take; cumulative ones are made up for by the next."""
@@ -118,10 +121,12 @@ class CountingExporter(MetricExporter):
         return result
 
     def _whole(self, data: MetricsData) -> MetricsData:
-        """With the histograms beside the SDK's own, of the one resource and scope there is."""
+        """With the histograms beside the SDK's own, of the one resource and scope there is, and
+        with counters that are older than this process."""
         (resource,) = data.resource_metrics
         (scope,) = resource.scope_metrics
-        scope = replace(scope, metrics=[*scope.metrics, *self._histograms.collect()])
+        summed = map(self._carried.put_right, scope.metrics)
+        scope = replace(scope, metrics=[*summed, *self._histograms.collect()])
         return MetricsData([replace(resource, scope_metrics=[scope])])
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:

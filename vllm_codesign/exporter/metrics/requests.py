@@ -36,7 +36,7 @@ class RequestMetrics:
         """One trace; `kept`: it can be looked up somewhere."""
         root, of = trace.root, trace.root.attributes
         outcome = str(of.get(S.OUTCOME.key, ""))
-        model = self._models.name(of.get(S.REQUEST_MODEL.key), outcome == S.Outcome.REJECTED.value)
+        model = self._models.name(of.get(S.REQUEST_MODEL.key), _served(of, outcome))
         ids = self._histograms.ids(root, kept)
         if not root.links:
             self._board.add(M.REQUESTS, 1, model, outcome)
@@ -98,6 +98,12 @@ class RequestMetrics:
             if after_first > 0 and not cut:
                 each = span.duration_ns * _S / after_first
                 record(M.TIME_PER_OUTPUT_TOKEN, each, ids, *who)
+
+
+def _served(of: Mapping[str, AttributeValue], outcome: str) -> bool:
+    """Whether an engine had the request (then its tokens are known, few as they may be), or it
+    was answered all the same."""
+    return S.USAGE_INPUT_TOKENS.key in of or outcome == S.Outcome.COMPLETED.value
 
 
 def _gen_ai(of: Mapping[str, AttributeValue], model: str) -> tuple[str, str, str]:
