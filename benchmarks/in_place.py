@@ -44,8 +44,8 @@ from benchmarks.in_place_costs import (  # noqa: E402
 from benchmarks.live_rounds import measure_slot  # noqa: E402
 from benchmarks.load import LoadProcess  # noqa: E402
 from benchmarks.micro_recording import micro  # noqa: E402
-from benchmarks.placement import place  # noqa: E402
 from benchmarks.served import server, traced  # noqa: E402
+from vllm_codesign.bench.placement import place  # noqa: E402
 
 WARM = {
     "record, 1st in a row": "record",

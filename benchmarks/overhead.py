@@ -37,11 +37,11 @@ from benchmarks.live_rounds import (  # noqa: E402
 from benchmarks.load import CLIENTS, WORDS, LoadProcess  # noqa: E402
 from benchmarks.micro_recording import micro  # noqa: E402
 from benchmarks.other_servers import Other, compare  # noqa: E402
-from benchmarks.placement import place  # noqa: E402
 from benchmarks.registration import registration_s  # noqa: E402
 from benchmarks.ring_counts import Tally, position, ring_of, since  # noqa: E402
 from benchmarks.served import ROLES, Traced, server, traced  # noqa: E402
 from vllm_codesign.bench.lmcache_server import ENVIRONMENT, LMCacheServer  # noqa: E402
+from vllm_codesign.bench.placement import place  # noqa: E402
 from vllm_codesign.bench.vllm_platform import device_type  # noqa: E402
 
 COUNTED_REQUESTS = 96
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
         "--no-pin",
         dest="pin",
         action="store_false",
-        help="leave it to the kernel which core a process runs on (see placement.py)",
+        help="leave it to the kernel which core a process runs on",
     )
     parser.add_argument(
         "--lmcache",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.procfs import CpuTime, CpuUsed, cpu_time, cpu_used
 from vllm_codesign import settings as settings_module
+from vllm_codesign.bench.placement import by_role
 from vllm_codesign.bench.server import VllmServer
 from vllm_codesign.recorder.session import Session, sessions
 
@@ -69,17 +69,9 @@ def traced(owner_pid: int) -> Traced:
     while time.monotonic() < deadline:
         for session in sessions(settings.shm):
             if session.owner[0] == owner_pid and session.exporter[0]:
-                pids = _pids(session)
+                # One of each: these benchmarks serve with one API server and one worker.
+                pids = {role: each[0] for role, each in by_role(session).items()}
                 if set(ROLES) <= pids.keys():
-                    return Traced(session, pids)
+                    return Traced(session, {role: pids[role] for role in ROLES})
         time.sleep(0.2)
     raise RuntimeError(f"no complete session of server {owner_pid} in {settings.shm}")
-
-
-def _pids(session: Session) -> dict[str, int]:
-    """Pid by role; a process with several roles stands under each of them."""
-    pids = {}
-    for path in session.folder.glob("process-*.hooks.json"):
-        said = json.loads(path.read_text())
-        pids.update(dict.fromkeys(said["roles"], said["pid"]))
-    return pids

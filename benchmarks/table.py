@@ -133,7 +133,7 @@ def live_rows(ratios: dict[str, dict[str, Interval]]) -> list[Row]:
 
 
 def stall_rows(slots: Sequence[Slot]) -> list[Row]:
-    """How many slots stood still, by level; see placement.py for why they do."""
+    """How many slots stood still, by level; see vllm_codesign.bench.placement for why they do."""
     rows = []
     for level in ("off", "request", "step"):
         stalls = [slot.stall_ms for slot in slots if slot.label.startswith(level)]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import fake_vllm_command
-from vllm_codesign.bench import results
-from vllm_codesign.bench.arms import ArmsPlan, execute_arms
+from vllm_codesign.bench import arms_file, results
+from vllm_codesign.bench.arms import BUILT_IN, ArmsPlan, execute_arms
 from vllm_codesign.bench.own_server import OwnServer, execute_with
 from vllm_codesign.bench.run import Plan
 from vllm_codesign.model.bench import BenchRun, Scenario
@@ -36,7 +36,8 @@ def own(tmp_path, monkeypatch):
 
 
 def plan(own: OwnServer, *arms: str, repeats: int = 1) -> ArmsPlan:
-    return ArmsPlan(own, PLAN, arms or ("hbm", "lmcache"), repeats, lmcache_gib=2.5)
+    chosen = arms_file.select(arms or ("hbm", "lmcache"), None)
+    return ArmsPlan(own, PLAN, chosen, repeats, lmcache_gib=2.5)
 
 
 def of(out: Path, arm: str, repeat: int) -> BenchRun:
@@ -67,7 +68,7 @@ def alive(pid: int) -> bool:
 
 
 def test_the_order_is_turned_round_every_other_time(own):
-    order = list(plan(own, repeats=3).order())
+    order = [(repeat, arm.name) for repeat, arm in plan(own, repeats=3).order()]
 
     assert order == [
         *[(1, "hbm"), (1, "lmcache")],
@@ -217,10 +218,10 @@ def test_a_real_interrupt_leaves_no_process(own, tmp_path, monkeypatch):
         # A shell starts its background jobs with the interrupt ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.bench.test_arms import PLAN\n"
-        "from vllm_codesign.bench.arms import ArmsPlan, execute_arms\n"
+        "from vllm_codesign.bench.arms import BUILT_IN, ArmsPlan, execute_arms\n"
         "from vllm_codesign.bench.own_server import OwnServer\n"
         f"own = OwnServer('tiny', python={own.python!r})\n"
-        f"execute_arms(ArmsPlan(own, PLAN, ('lmcache',)), Path({str(tmp_path / 'out')!r}))\n"
+        f"execute_arms(ArmsPlan(own, PLAN, BUILT_IN[1:]), Path({str(tmp_path / 'out')!r}))\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -291,7 +292,7 @@ def test_another_run_is_refused_before_a_server_starts(own, tmp_path):
     for asked, says in (
         (plan(own), "other arms"),
         (plan(other, "hbm"), "other server flags"),
-        (ArmsPlan(own, Plan(()), ("hbm",), 1), "other scenarios"),
+        (ArmsPlan(own, Plan(()), BUILT_IN[:1], 1), "other scenarios"),
     ):
         with pytest.raises(CodesignError, match=says):
             execute_arms(asked, out, (lines := []).append)

@@ -1,7 +1,7 @@
 """Cores for a server under test, so that a machine with two of them tests the server.
 
 EngineCore and the worker spin while they wait, and beside them on two cores any other process,
-the tests' own client too, may stand still for seconds (see benchmarks/placement.py).
+the tests' own client too, may stand still for seconds (see vllm_codesign/bench/placement.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.placement import pin, place
 from tests.support.faults import roles
+from vllm_codesign.bench.placement import pin, place
 from vllm_codesign.recorder.session import Session
 
 FEW = 2

@@ -5,31 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-ASYNC_ON_CPU = """
-import os
-from pathlib import Path
-
-
-def register():
-    from vllm.platforms.cpu import CpuPlatform
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-
-    original = CpuPlatform.check_and_update_config.__func__
-
-    def checked(cls, vllm_config):
-        original(cls, vllm_config)
-        vllm_config.scheduler_config.async_scheduling = True
-
-    CpuPlatform.check_and_update_config = classmethod(checked)
-    construct = AsyncScheduler.__init__
-
-    def constructed(self, *args, **kwargs):
-        construct(self, *args, **kwargs)
-        if "ASYNC_MARK" in os.environ:
-            Path(os.environ["ASYNC_MARK"]).write_text(type(self).__name__)
-
-    AsyncScheduler.__init__ = constructed
-"""
+ASYNC_ON_CPU = (
+    Path(__file__).parents[2] / "benchmarks" / "async_on_cpu" / "async_on_cpu.py"
+).read_text()
 """Asynchronous scheduling, which the CPU platform forces off whatever the flags say."""
 
 SLEEPING = """

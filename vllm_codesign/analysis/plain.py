@@ -9,6 +9,7 @@ from vllm_codesign.accounting import Fleet
 from vllm_codesign.analysis import stats, tables
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
 from vllm_codesign.analysis.overview import Overview
+from vllm_codesign.analysis.recommendations import ceilings
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +50,16 @@ def scenario_of(scenario: tables.Scenario) -> dict[str, Any]:
         "server": {key: asdict(stat) if stat else None for key, stat in scenario.server.items()},
         "slowest": [f"{trace.trace_id:032x}" for trace in scenario.slowest],
         "accounting": _accounts(scenario.accounts) if scenario.accounts else None,
+        "recommendations": [
+            {
+                "tier": each.recommendation.tier,
+                "name": each.recommendation.name,
+                "expected": each.recommendation.expected,
+                "at_most_ms": each.ms,
+                "at_most_percent": 100 * each.share,
+            }
+            for each in ceilings(scenario)
+        ],
     }
 
 

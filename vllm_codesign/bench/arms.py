@@ -23,25 +23,22 @@ from vllm_codesign import __version__
 from vllm_codesign.bench import lmcache_server, results
 from vllm_codesign.bench.lmcache_server import LMCacheServer
 from vllm_codesign.bench.own_server import OwnServer, execute_with
+from vllm_codesign.bench.placement import parse_cores
 from vllm_codesign.bench.run import Plan
 from vllm_codesign.bench.server import check_flags, say
 from vllm_codesign.bench.vllm_platform import device_type
-from vllm_codesign.model.bench import ArmRepeat, ArmsRun, BenchRun
+from vllm_codesign.model.bench import Arm, ArmRepeat, ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.semconv.metrics import ARM
 from vllm_codesign.semconv.service import RESOURCE_ATTRIBUTES
 
-HBM = "hbm"
-LMCACHE = "lmcache"
-ARMS = {
-    HBM: "vLLM's prefix cache alone",
-    LMCACHE: "the same, and an LMCache server behind it",
-}
+BUILT_IN = (Arm(name="hbm"), Arm(name="lmcache", lmcache=True))
+"""vLLM's prefix cache alone, and the same with an LMCache server behind it: the study's two."""
 DEFAULT_REPEATS = 3
 DEFAULT_LMCACHE_GIB = 4.0
 
 _FLAGS = ("--enable-prefix-caching",)
-"""Of every arm, so that LMCache is all that they differ in; vLLM's default for text models."""
+"""Of every arm, so that they differ in nothing unsaid; vLLM's default for text models."""
 _ARM = f"{ARM.key}="
 _OURS = ("--kv-transfer-config", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
@@ -55,11 +52,19 @@ class ArmsPlan:
 
     server: OwnServer
     plan: Plan
-    arms: tuple[str, ...]
+    arms: tuple[Arm, ...]
     repeats: int = DEFAULT_REPEATS
     lmcache_gib: float = DEFAULT_LMCACHE_GIB
 
-    def order(self) -> Iterator[tuple[int, str]]:
+    @property
+    def with_lmcache(self) -> bool:
+        return any(arm.lmcache for arm in self.arms)
+
+    def python(self, arm: Arm) -> str:
+        """The interpreter that serves an arm."""
+        return arm.python or self.server.python
+
+    def order(self) -> Iterator[tuple[int, Arm]]:
         """Repeat, from 1 on, and arm, in the order of time."""
         for repeat in range(1, self.repeats + 1):
             for arm in self.arms if repeat % 2 else reversed(self.arms):
@@ -76,27 +81,29 @@ def execute_arms(asked: ArmsPlan, out: Path, progress: Callable[[str], None] = s
     _check(asked)
     run = _begin(asked, path)
     done = {(each.arm, each.repeat) for each in run.servers}
-    pending = [each for each in asked.order() if (each[1], each[0]) not in done]
+    pending = [each for each in asked.order() if (each[1].name, each[0]) not in done]
     if not pending:
         progress(f"{path} is complete: nothing to do")
         return run
     if done:
         progress(f"{path}: {len(done)} servers are done, going on after them")
-    engine_driven = False
-    if any(arm == LMCACHE for _repeat, arm in pending):
-        # Without a GPU nobody but the engine's workers can copy blocks.
-        engine_driven = device_type(asked.server.python) == "cpu"
+    # Without a GPU nobody but the engine's workers can copy blocks.
+    engine_driven = {
+        python: device_type(python) == "cpu"
+        for python in dict.fromkeys(asked.python(arm) for _, arm in pending if arm.lmcache)
+    }
     results.write(path, run)
     for repeat, arm in pending:
-        folder = out / arm / str(repeat)
+        folder = out / arm.name / str(repeat)
         shutil.rmtree(folder, ignore_errors=True)
-        progress(f"arm {arm}, repeat {repeat} of {asked.repeats}, into {folder}")
+        progress(f"arm {arm.name}, repeat {repeat} of {asked.repeats}, into {folder}")
         started = time.time_ns()
-        with _configured(arm, asked, folder, engine_driven, progress) as server:
+        driven = engine_driven.get(asked.python(arm), False)
+        with _configured(arm, asked, folder, driven, progress) as server:
             one = execute_with(server, asked.plan, folder, progress)
-        _check_answers(arm, repeat, one, folder)
+        _check_answers(arm.name, repeat, one, folder)
         note = ArmRepeat(
-            arm=arm,
+            arm=arm.name,
             repeat=repeat,
             folder=str(folder.relative_to(out)),
             capture=one.capture,
@@ -109,13 +116,20 @@ def execute_arms(asked: ArmsPlan, out: Path, progress: Callable[[str], None] = s
 
 
 def _check(asked: ArmsPlan) -> None:
-    check_flags(asked.server.flags)
-    for flag in asked.server.flags:
-        # vLLM takes underscores for dashes, and --x.y for a field of x.
-        if flag.split("=")[0].split(".")[0].replace("_", "-") in _OURS:
-            raise CodesignError(f"{flag}: the arms set it; leave the flag out")
-    if LMCACHE in asked.arms:
-        lmcache_server.check_installed(asked.server.python)
+    for flags in (asked.server.flags, *(arm.flags for arm in asked.arms)):
+        check_flags(tuple(flags))
+        for flag in flags:
+            # vLLM takes underscores for dashes, and --x.y for a field of x.
+            if flag.split("=")[0].split(".")[0].replace("_", "-") in _OURS:
+                raise CodesignError(f"{flag}: the arms set it; leave the flag out")
+    for arm in asked.arms:
+        if not os.access(asked.python(arm), os.X_OK):
+            raise CodesignError(
+                f"arm {arm.name}: {asked.python(arm)} is no interpreter: name the python of an "
+                "environment that has vLLM"
+            )
+        if arm.lmcache:
+            lmcache_server.check_installed(asked.python(arm))
 
 
 def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
@@ -125,8 +139,9 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
         server_flags=list(asked.server.flags),
         arrival=str(asked.plan.arrival),
         warm_up=asked.plan.warm_up,
-        arms=list(asked.arms),
-        lmcache_gib=asked.lmcache_gib if LMCACHE in asked.arms else None,
+        arms=[arm.name for arm in asked.arms],
+        definitions=[arm for arm in asked.arms if arm not in BUILT_IN],
+        lmcache_gib=asked.lmcache_gib if asked.with_lmcache else None,
         repeats=asked.repeats,
         started_unix_ns=time.time_ns(),
         scenarios=list(asked.plan.scenarios),
@@ -138,9 +153,10 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
         return old.model_copy(update={"repeats": new.repeats})
     for arm in asked.arms:
         # Nobody's folder is removed unless `path` says that it is ours.
-        if (path.parent / arm).exists():
+        if (path.parent / arm.name).exists():
             raise CodesignError(
-                f"{path.parent / arm} exists and there is no {path}: name another folder with --out"
+                f"{path.parent / arm.name} exists and there is no {path}: "
+                "name another folder with --out"
             )
     return new
 
@@ -154,27 +170,29 @@ def _named(arm: str) -> dict[str, str]:
 
 @contextmanager
 def _configured(
-    arm: str,
+    arm: Arm,
     asked: ArmsPlan,
     folder: Path,
     engine_driven: bool,
     progress: Callable[[str], None],
 ) -> Iterator[OwnServer]:
     """The server of an arm, with what it needs beside it running meanwhile."""
-    # Both arms hash alike: the study's setting, and LMCache's need.
+    # All arms hash alike: the study's setting, and LMCache's need.
     plain = replace(
         asked.server,
-        flags=(*_FLAGS, *asked.server.flags),
-        env={**lmcache_server.ENVIRONMENT, **_named(arm)},
+        flags=(*_FLAGS, *asked.server.flags, *arm.flags),
+        python=asked.python(arm),
+        env={**lmcache_server.ENVIRONMENT, **arm.env, **_named(arm.name)},
+        cores={role: parse_cores(cores) for role, cores in arm.cores.items()},
     )
-    if arm != LMCACHE:
+    if not arm.lmcache:
         yield plain
         return
     with LMCacheServer(
         asked.lmcache_gib,
         engine_driven=engine_driven,
         log_path=folder / "lmcache.log",
-        python=asked.server.python,
+        python=plain.python,
         progress=progress,
     ) as cache:
         yield replace(plain, flags=(*cache.vllm_flags, *plain.flags))

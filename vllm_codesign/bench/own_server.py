@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vllm_codesign import settings
 from vllm_codesign.bench import results
+from vllm_codesign.bench.placement import pin_roles
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import VllmServer, say
 from vllm_codesign.model.bench import BenchRun
@@ -34,6 +35,8 @@ class OwnServer:
     python: str = sys.executable
     start_timeout_s: float = 900.0
     env: Mapping[str, str] = field(default_factory=dict)
+    cores: Mapping[str, set[int]] = field(default_factory=dict)
+    """By role, for `placement.pin_roles` once the server is up."""
 
 
 def execute_with(
@@ -69,6 +72,9 @@ def execute_with(
             return resumed
     try:
         with vllm:
+            if server.cores:
+                pinned = pin_roles(vllm.pid, server.cores)
+                progress(f"cores: {_cores_line(server.cores, pinned)}")
             run = asyncio.run(
                 execute(plan, vllm.url, path, server_command=vllm.command, progress=progress)
             )
@@ -77,6 +83,13 @@ def execute_with(
         if store is not None:
             _note_capture(path, store, before, resumed, progress)
     return results.read(path) or run
+
+
+def _cores_line(cores: Mapping[str, set[int]], pids: Mapping[str, list[int]]) -> str:
+    return ", ".join(
+        f"{role} {pids[role]} on {','.join(map(str, sorted(wanted)))}"
+        for role, wanted in cores.items()
+    )
 
 
 def _check_before_start(path: Path, old: BenchRun, plan: Plan, vllm: VllmServer) -> None:

@@ -95,6 +95,7 @@ def check_same_arms(path: Path, old: ArmsRun, new: ArmsRun) -> None:
         ("another arrival", old.arrival, new.arrival),
         ("another warm-up", str(old.warm_up), str(new.warm_up)),
         ("other arms", ", ".join(old.arms), ", ".join(new.arms)),
+        ("arms that are defined otherwise", old.definitions, new.definitions),
         ("another --lmcache-gib", str(old.lmcache_gib), str(new.lmcache_gib)),
         ("more repeats", str(max(old.repeats, new.repeats)), str(new.repeats)),
         ("other scenarios", old.scenarios, new.scenarios),

@@ -22,6 +22,7 @@ from vllm_codesign.analysis.finding import bounds, number
 from vllm_codesign.analysis.fleet_sheet import fleet_sheet
 from vllm_codesign.analysis.overview import Overview, find, overview
 from vllm_codesign.analysis.plain import plain
+from vllm_codesign.analysis.recommendations import SOURCE, ceilings_sheet
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.cli.host_table import host_table
 from vllm_codesign.cli.kv_table import kv_table, sheet_table
@@ -45,6 +46,11 @@ _STYLE = {"host": "dark_orange", "engine": "dodger_blue1", "busy": "dim", "sum":
 )
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
 @click.option("--batches", is_flag=True, help="Show each batch of a scenario by itself.")
+@click.option(
+    "--recommendations",
+    is_flag=True,
+    help="Show what each of the MI300X study's recommendations could gain at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
     "--export",
@@ -67,6 +73,7 @@ def command(
     results: Path | None,
     scenario: str | None,
     batches: bool,
+    recommendations: bool,
     as_json: bool,
     export_to: tuple[str, Path] | None,
     profiles: tuple[Path, ...],
@@ -83,6 +90,7 @@ def command(
     codesign analyze
     codesign analyze out/demo --scenario conc16
     codesign analyze out/demo --batches
+    codesign analyze out/demo --recommendations
     codesign analyze --json | jq .finding
     codesign analyze out/demo --export perfetto demo.pftrace
     codesign analyze --from jaeger:http://127.0.0.1:16686 --since 10m
@@ -95,6 +103,8 @@ def command(
     if asked.in_clickhouse:
         if capture is not None or export_to is not None:
             raise click.UsageError("ClickHouse answers by itself: no CAPTURE, no --export")
+        if recommendations:
+            raise click.UsageError("--recommendations goes with a capture, jaeger, tempo or a file")
         _ask_clickhouse(asked, results, scenario, batches, as_json, progress)
         return
     with asked.opened(capture, progress) as source:
@@ -107,6 +117,8 @@ def command(
             view = overview(capture, results, scenario, split=split, source=source)
     if as_json:
         click.echo(json.dumps(plain(view), ensure_ascii=False, indent=2))
+    elif recommendations:
+        render_ceilings(view, Console())
     else:
         render(view, Console())
 
@@ -183,6 +195,24 @@ def render(view: Overview, console: Console) -> None:
     for verdict in view.verdicts:
         _line(console, verdict.sentence, "bold")
     _line(console, view.finding, "bold")
+
+
+def render_ceilings(view: Overview, console: Console) -> None:
+    """Print what each recommendation could gain at most, scenario by scenario."""
+    for line in view.lossy:
+        _line(console, f"LOSSY CAPTURE: {line}", "bold red")
+    _line(console, f"capture {view.origin}{_versions(view)}")
+    for scenario in view.tables.scenarios:
+        console.print()
+        _line(console, scenario.name, "bold", end=" ")
+        _line(console, counts(scenario))
+        sheet = ceilings_sheet(scenario)
+        if sheet is None:
+            _line(console, "no steps were recorded: set CODESIGN_LEVEL=step for ceilings", "yellow")
+            continue
+        console.print(sheet_table(sheet))
+    console.print()
+    _line(console, f"Expectations: {SOURCE}.")
 
 
 def _line(console: Console, text: str, style: str = "", end: str = "\n") -> None:

@@ -18,9 +18,8 @@ from rich.measure import Measurement
 
 from vllm_codesign.analysis.arms import compare, plain
 from vllm_codesign.analysis.arms_sheet import remarks
-from vllm_codesign.bench import results, scenarios, summary
+from vllm_codesign.bench import arms_file, results, scenarios, summary
 from vllm_codesign.bench.arms import (
-    ARMS,
     DEFAULT_LMCACHE_GIB,
     DEFAULT_REPEATS,
     ArmsPlan,
@@ -45,8 +44,15 @@ _NO_LIMIT = 1_000
     "--arm",
     "arms",
     multiple=True,
-    type=click.Choice(list(ARMS)),
-    help="With --model: configuration to compare; the first is the base.",
+    metavar="NAME",
+    help="With --model: configuration to compare (hbm, lmcache, or of --arms); the first is the "
+    "base.",
+)
+@click.option(
+    "--arms",
+    "arms_from",
+    type=click.Path(path_type=Path),
+    help="TOML file of configurations; without --arm all of them.",
 )
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this; repeatable.")
 @click.option("--set", "set_name", type=click.Choice(list(scenarios.SETS)), help="Default: quick.")
@@ -98,6 +104,7 @@ def command(
     url: str | None,
     model: str | None,
     arms: tuple[str, ...],
+    arms_from: Path | None,
     names: tuple[str, ...],
     set_name: str | None,
     file: Path | None,
@@ -117,7 +124,7 @@ def command(
 
     The server runs already (--url), or is started and traced for the run (--model). With --arm
     servers of each configuration are started in turn and compared: hbm is vLLM with its prefix
-    cache, lmcache has an LMCache server behind it.
+    cache, lmcache has an LMCache server behind it, --arms FILE has those of your own.
 
     \b
     Examples:
@@ -134,6 +141,16 @@ def command(
       concurrency = 8
       prompt_tokens = 4000
       max_tokens = 100
+
+    \b
+    A file for --arms has a table for each (all but the name are optional):
+      [[arm]]
+      name = "two-threads"
+      flags = ["--renderer-num-workers", "2"]
+      env = { OMP_NUM_THREADS = "4" }
+      python = "other-environment/bin/python"
+      cores = { api_server = "0-3", engine_core = "4", worker = "5" }
+      lmcache = false
     """
     if (url is None) == (model is None):
         raise CodesignError("name a server with --url or a model to serve with --model, not both")
@@ -146,10 +163,11 @@ def command(
         raise CodesignError(
             f"--session-id {session_id!r} cannot go into a header: use printable ASCII"
         )
-    if arms and model is None:
+    chosen = arms_file.select(arms, arms_from)
+    if chosen and model is None:
         raise CodesignError("--arm starts its own servers: name the model to serve with --model")
     overrides = {"prompts": prompts, "max_tokens": max_tokens}
-    if not arms:
+    if not chosen:
         overrides["repeats"] = repeats
     plan = Plan(
         scenarios=_overridden(scenarios.select(names, set_name, file), overrides),
@@ -166,9 +184,8 @@ def command(
         else:
             assert model is not None
             server = OwnServer(model, server_flags)
-            if arms:
-                unique = tuple(dict.fromkeys(arms))
-                asked = ArmsPlan(server, plan, unique, repeats or DEFAULT_REPEATS, lmcache_gib)
+            if chosen:
+                asked = ArmsPlan(server, plan, chosen, repeats or DEFAULT_REPEATS, lmcache_gib)
                 _print_arms(execute_arms(asked, out), path, as_json)
                 return
             run = execute_with(server, plan, out)

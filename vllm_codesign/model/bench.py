@@ -76,6 +76,19 @@ class BenchRun(_Strict):
     requests: list[RequestResult]
 
 
+class Arm(_Strict):
+    """A server configuration with a name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    flags: list[str] = Field(default=[], description="for vllm serve, besides those of every arm")
+    env: dict[str, str] = Field(default={}, description="added to the environment")
+    python: str | None = Field(default=None, description="interpreter of another environment")
+    cores: dict[Literal["api_server", "engine_core", "worker", "exporter"], str] = Field(
+        default={}, description="cores by role, as 0-3,8; set once the server is up"
+    )
+    lmcache: bool = Field(default=False, description="an LMCache server behind it")
+
+
 class ArmRepeat(_Strict):
     """One server of an arm, all scenarios done."""
 
@@ -97,6 +110,7 @@ class ArmsRun(_Strict):
     arrival: str = "batch"
     warm_up: int = Field(ge=0)
     arms: list[str] = Field(min_length=1, description="the first is what others are compared with")
+    definitions: list[Arm] = Field(default=[], description="of arms that are not built in")
     lmcache_gib: float | None = Field(default=None, description="host memory of LMCache's server")
     repeats: int = Field(ge=1)
     started_unix_ns: int

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from benchmarks import placement
+from vllm_codesign.bench import placement
 
 
 @pytest.mark.parametrize(
