@@ -11,6 +11,7 @@ from tests.patching.example import A0, A1, A2, AFTER, B0, BEFORE, FIRST, SECOND,
 from tests.support import patches
 from vllm_codesign.patching import catalog
 
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command looks for patches; there is one of three files and a test."""

@@ -74,7 +74,9 @@ def _commit(folder: Path, contents: dict[str, bytes | None], message: str) -> No
 
 
 def _text(chance: random.Random) -> bytes:
-    lines = [chance.choice((b"a\n", b"b\n", b"\n", b"c\r\n")) for _ in range(chance.randrange(1, 60))]
+    lines = [
+        chance.choice((b"a\n", b"b\n", b"\n", b"c\r\n")) for _ in range(chance.randrange(1, 60))
+    ]
     return b"".join(lines) + chance.choice((b"", b"no end"))
 
 

@@ -33,7 +33,10 @@ def _diff(path: str, old: str | None, new: str | None) -> str:
     kind = {old: "new file mode 100644\n", new: "deleted file mode 100644\n"}.get(None, "")
     head = f"diff --git a/{path} b/{path}\n{kind}index {shas[0]}..{shas[1]}"
     head += "\n" if kind else " 100644\n"
-    names = ("/dev/null" if old is None else f"a/{path}", "/dev/null" if new is None else f"b/{path}")
+    names = (
+        "/dev/null" if old is None else f"a/{path}",
+        "/dev/null" if new is None else f"b/{path}",
+    )
     lines = difflib.unified_diff(
         (old or "").splitlines(keepends=True), (new or "").splitlines(keepends=True), *names
     )

@@ -45,7 +45,6 @@ def replace(replacements: Iterable[Replacement]) -> None:
     """
     wanted = list(replacements)
     at: Path | None = None
-    changed = 0
     try:
         for each in wanted:
             at = each.path
@@ -54,26 +53,26 @@ def replace(replacements: Iterable[Replacement]) -> None:
         for each in wanted:
             at = each.path
             if _content(each.path) != each.before:
-                raise CodesignError(f"{each.path} was changed meanwhile{_state(changed)}")
+                raise CodesignError(f"{each.path} was changed meanwhile{_state(wanted)}")
             _drop_bytecode(each.path)
             if each.after is None:
                 os.unlink(each.path)
             else:
                 os.replace(leftover(each.path), each.path)
-            changed += 1
             sync(each.path.parent)
     except OSError as error:
-        raise CodesignError(f"cannot write {at}: {error.strerror}{_state(changed)}") from error
+        raise CodesignError(f"cannot write {at}: {error.strerror}{_state(wanted)}") from error
     finally:
         for each in wanted:
             with contextlib.suppress(OSError):
                 clear(each.path)
 
 
-def _state(changed: int) -> str:
-    if not changed:
+def _state(wanted: Iterable[Replacement]) -> str:
+    # Read again: a call that failed may have done its work all the same.
+    if all(_content(each.path) != each.after for each in wanted):
         return "; vLLM's files are as they were"
-    return "; the files before it are changed already: mend that, then apply or revert again"
+    return "; some files are changed already: mend that, then apply or revert again"
 
 
 def write(path: Path, content: bytes) -> None:
