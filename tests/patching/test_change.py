@@ -56,7 +56,7 @@ def test_apply_and_revert_leave_all_as_it_was(site: Path) -> None:
     assert [(site / path).stat().st_mode for path in (A, B)] == modes
     assert (site / NEW).stat().st_mode & 0o777 == (site / "vllm/sub").stat().st_mode & 0o666
     assert do_apply().done == ()
-    assert [change.path for change in do_revert().done] == [A, B, NEW]
+    assert [change.path for change in do_revert().done] == [NEW, B, A]
     assert patches.contents(site) == before
     assert do_revert().done == ()
     assert [(site / path).stat().st_mode for path in (A, B)] == modes

@@ -127,7 +127,7 @@ def test_json(site: Path, capsys: Capture) -> None:
     assert (patch["name"], patch["was"]) == (FIRST, "not applied")
     assert patch["files"][0] == {"path": A, "lines_added": 2, "lines_removed": 1}
     (patch,) = json.loads(say(capsys, "revert", "--json"))["patches"]
-    assert patch["files"][0] == {"path": A, "lines_added": 1, "lines_removed": 2}
+    assert patch["files"][2] == {"path": A, "lines_added": 1, "lines_removed": 2}
     assert json.loads(say(capsys, "revert", "--json"))["patches"] == []
 
 

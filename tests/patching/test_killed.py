@@ -132,6 +132,9 @@ def whole(site: Path) -> State:
     files = found_files(site)
     for path, text in files.items():
         assert text in (OLD[path], NEW_[path]), path
+    # In the patch's order there and in the opposite order back: new ones before old ones.
+    new = [text == NEW_[path] for path, text in files.items()]
+    assert new == sorted(new, reverse=True)
     no_stale_bytecode(site)
     (state,) = states(find(), all_shipped())
     if files == OLD:

@@ -31,7 +31,7 @@ class Outcome:
 def apply(
     installation: Installation, patch: Patch, shipped: Sequence[Patch], dry_run: bool = False
 ) -> Outcome:
-    """Apply of a patch what is not applied yet.
+    """Apply of a patch what is not applied yet, file by file in the patch's order.
 
     Raises CodesignError where that cannot be; it says where something was written before.
     """
@@ -53,7 +53,11 @@ def apply(
 def revert(
     installation: Installation, patch: Patch, shipped: Sequence[Patch], dry_run: bool = False
 ) -> Outcome:
-    """Take back what is applied of a patch; raises as `apply`."""
+    """Take back what is applied of a patch, in the opposite order; raises as `apply`.
+
+    So files that have it come before those that do not, whenever a run is interrupted: an author
+    who puts first what serves the old rest as well has a vLLM that works at every moment.
+    """
     kept = Kept(installation.site)
     now, plan = _revert_plan(installation, patch, shipped, kept)
     nothing = not (plan or _leftovers(installation, patch) or kept.folder.is_dir())
@@ -105,7 +109,7 @@ def _revert_plan(
 ) -> tuple[PatchState, _Plan]:
     now = _now(installation, patch, shipped)
     plan: _Plan = []
-    for file in now.files:
+    for file in reversed(now.files):
         _refuse_changed(installation, file)
         if file.state is not State.APPLIED:
             continue
