@@ -14,6 +14,7 @@ from tests.patching.example import A0, A1, A2, B0, B1, FIRST, NEW, SECOND, A, B
 from tests.support import patches
 from vllm_codesign.cli.main import main
 from vllm_codesign.patching.hunks import ABSENT, blob
+from vllm_codesign.patching.kept import FOLDER
 
 Capture = pytest.CaptureFixture[str]
 
@@ -92,14 +93,14 @@ def test_an_interrupted_run(site: Path, capsys: Capture) -> None:
     (site / B).write_text(B1)
     _, patch, *files = say(capsys, "status").splitlines()
     assert patch == (
-        f"{FIRST}: partly applied, a run was interrupted: codesign patch apply {FIRST} completes "
-        f"it, codesign patch revert {FIRST} undoes it"
+        f"{FIRST}: partly applied, a run was interrupted or vLLM installed anew: codesign patch "
+        f"apply {FIRST} completes it, codesign patch revert {FIRST} undoes it"
     )
     assert [each.split("  ")[-1] for each in files] == ["not applied", "applied", "not applied"]
-    assert say(capsys, "revert") == f"{FIRST}: reverted (1 file, the rest of an interrupted run)\n"
+    assert say(capsys, "revert") == f"{FIRST}: reverted (1 file, the rest)\n"
     assert (site / B).read_text() == B0
     (site / B).write_text(B1)
-    assert say(capsys, "apply") == f"{FIRST}: applied (2 files, the rest of an interrupted run)\n"
+    assert say(capsys, "apply") == f"{FIRST}: applied (2 files, the rest)\n"
     assert (site / A).read_text() == A1
 
 
@@ -173,6 +174,34 @@ def test_another_version(site: Path, shipped: Path, capsys: Capture) -> None:
     )
     assert refused(capsys, "revert", "x") == "no patch is called x: see codesign patch list"
     assert patches.contents(site) == before
+
+
+def test_vllm_was_installed_anew(site: Path, shipped: Path, capsys: Capture) -> None:
+    """pip removes and writes what its list names; what is kept beside it is of no use then."""
+    say(capsys, "apply")
+    for path, text in ((A, A0), (B, B0)):
+        (site / path).write_text(text)
+    (site / NEW).unlink()
+    assert (site / FOLDER).is_dir()
+    assert say(capsys, "revert", "--dry-run") == "no patch is applied, nothing to revert\n"
+    assert (site / FOLDER).is_dir()
+    assert say(capsys, "revert") == "no patch is applied, nothing to revert\n"
+    assert not (site / FOLDER).exists()
+
+
+def test_an_earlier_edition(site: Path, shipped: Path, capsys: Capture) -> None:
+    say(capsys, "apply")
+    patches.write(shipped, FIRST, patches.mail({A: A0}, {A: A2}))
+    assert say(capsys, "status").splitlines()[1:] == [
+        f"{FIRST}: its files hold another patch or edition: codesign patch revert {FIRST} first",
+        f"    {A}  holds another patch: {FIRST}",
+        f"{FIRST} (an earlier edition): applied",
+        f"    {A}        applied",
+        f"    {B}    applied",
+        f"    {NEW}  applied",
+    ]
+    assert say(capsys, "revert", "0001") == f"{FIRST}: reverted (3 files)\n"
+    assert say(capsys, "apply", "0001") == f"{FIRST}: applied (1 file)\n"
 
 
 def test_a_patch_that_is_not_fit_for_use(site: Path, shipped: Path, capsys: Capture) -> None:

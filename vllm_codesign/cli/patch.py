@@ -23,7 +23,7 @@ from vllm_codesign.cli.patch_text import (
 )
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.patching.catalog import shipped
-from vllm_codesign.patching.change import Outcome, apply, revert
+from vllm_codesign.patching.change import Outcome, apply, revert, tidy
 from vllm_codesign.patching.installation import Installation, find
 from vllm_codesign.patching.patch_file import Patch
 from vllm_codesign.patching.state import PatchState, State, known, states
@@ -153,6 +153,8 @@ def revert_(name: str | None, dry_run: bool, as_json: bool) -> None:
         chosen = [_named(name, at_hand, patches, here)]
     else:
         chosen = [each.patch for each in reversed(states(here, patches)) if _touched(each)]
+        if not (chosen or dry_run):
+            tidy(here, patches)
     _change(revert, here, chosen, patches, dry_run, as_json)
 
 

@@ -18,7 +18,7 @@ def said(outcome: Outcome, applying: bool, dry_run: bool) -> str:
     if not outcome.done:
         return f"{name}: {'already applied' if applying else 'not applied'}, nothing to do"
     count = f"{len(outcome.done)} file{'s'[: len(outcome.done) != 1]}"
-    rest = ", the rest of an interrupted run" if outcome.was is State.PARTLY else ""
+    rest = ", the rest" if outcome.was is State.PARTLY else ""
     if not dry_run:
         return f"{name}: {'applied' if applying else 'reverted'} ({count}{rest})"
     lines = [f"{name}: would {done} ({count}{rest})", *_stat(outcome.done, applying)]
@@ -49,15 +49,16 @@ def explained(state: PatchState) -> str:
     match state.state:
         case State.PARTLY:
             return (
-                f"partly applied, a run was interrupted: codesign patch apply {name} completes it, "
-                f"codesign patch revert {name} undoes it"
+                "partly applied, a run was interrupted or vLLM installed anew: codesign patch "
+                f"apply {name} completes it, codesign patch revert {name} undoes it"
             )
+        case State.OTHER:
+            other = next(file.by[0] for file in state.files if file.state is State.OTHER)
+            return f"its files hold another patch or edition: codesign patch revert {other} first"
         case State.WRONG_VERSION:
             return f"for vLLM {state.patch.version}, not for this one"
         case State.CHANGED:
-            return (
-                "changed by somebody else, neither applied nor reverted unless vLLM is reinstalled"
-            )
+            return "changed by somebody else: left alone until vLLM is reinstalled"
     return str(state.state)
 
 

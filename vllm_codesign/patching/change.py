@@ -71,6 +71,14 @@ def revert(
     return _outcome(now, plan)
 
 
+def tidy(installation: Installation, shipped: Sequence[Patch]) -> None:
+    """Remove what is kept and needed no more: vLLM was installed anew. Raises as `apply`."""
+    kept = Kept(installation.site)
+    if kept.folder.is_dir():
+        with kept.lock():
+            _tidy(kept, installation, shipped)
+
+
 _Plan = list[tuple[FileChange, Replacement]]
 
 
@@ -153,7 +161,7 @@ def _refuse_changed(installation: Installation, file: FileState) -> None:
     where = installation.file(file.change.path)
     if file.state is State.MISSING:
         raise CodesignError(f"{where} is missing: reinstall vLLM {installation.version}")
-    if file.state is State.CHANGED and file.by:
+    if file.state is State.OTHER:
         raise CodesignError(
             f"{where} holds another patch or edition, {file.by[0]}: codesign patch revert "
             f"{file.by[0]} first"

@@ -20,6 +20,8 @@ class State(StrEnum):
     PARTLY = "partly applied"
     """Some files have it, others not: an apply or a revert was interrupted."""
     CHANGED = "changed by somebody else"
+    OTHER = "holds another patch"
+    """One that this does not build on, or another edition of this one."""
     MISSING = "missing"
     WRONG_VERSION = "wrong version"
 
@@ -67,7 +69,7 @@ def _state(patch: Patch, here: Sequence[Patch], installation: Installation) -> P
         _file_state(change, here, installation.content(change.path)) for change in patch.changes
     )
     each = {file.state for file in files}
-    for bad in (State.CHANGED, State.MISSING):
+    for bad in (State.CHANGED, State.MISSING, State.OTHER):
         if bad in each:
             return PatchState(patch, bad, files)
     return PatchState(patch, each.pop() if len(each) == 1 else State.PARTLY, files)
@@ -89,8 +91,9 @@ def _file_state(change: FileChange, here: Sequence[Patch], content: bytes | None
     below = _back(change.old, change.path, here)
     if found in dict(below):
         return FileState(change, State.NOT_APPLIED, content, _names(below, found))
-    state = State.MISSING if found == ABSENT else State.CHANGED
-    return FileState(change, state, content, tuple(name for _, name in above))
+    if above:
+        return FileState(change, State.OTHER, content, tuple(name for _, name in above))
+    return FileState(change, State.MISSING if found == ABSENT else State.CHANGED, content)
 
 
 def _back(sha: str, path: str, here: Sequence[Patch]) -> list[tuple[str, str]]:
