@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import itertools
 import marshal
 import os
@@ -17,6 +19,7 @@ import pytest
 
 from tests.patching.example import A0, AFTER, BEFORE, FIRST, NEW, A, B
 from tests.support import patches
+from vllm_codesign.cli.main import main
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.patching.catalog import shipped as all_shipped
 from vllm_codesign.patching.change import apply, revert
@@ -136,13 +139,20 @@ def whole(site: Path) -> State:
     new = [text == NEW_[path] for path, text in files.items()]
     assert new == sorted(new, reverse=True)
     no_stale_bytecode(site)
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert main(["patch", "status"]) == 0
+    (line,) = (each for each in told.getvalue().splitlines() if each.startswith(FIRST))
     (state,) = states(find(), all_shipped())
     if files == OLD:
         assert state.state is State.NOT_APPLIED
+        assert line == f"{FIRST}: not applied"
     elif files == NEW_:
         assert state.state is State.APPLIED
+        assert line == f"{FIRST}: applied"
     else:
         assert state.state is State.PARTLY
+        assert line.startswith(f"{FIRST}: partly applied, a run was interrupted")
     return state.state
 
 
@@ -195,6 +205,43 @@ def fresh(ram: Path, monkeypatch: pytest.MonkeyPatch, number: str, applied: bool
         do_apply()
     compile_all(folder)
     return folder
+
+
+AUDITED = ("rename", "remove", "mkdir", "rmdir", "chmod", "chown", "utime", "truncate", "link")
+_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def test_no_write_goes_another_way(site: Path) -> None:
+    """The interpreter itself says of each call that writes, whoever makes it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(_unseen(site))
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def _unseen(site: Path) -> int:
+    """How many writes below `site` were made by none of the calls that are counted."""
+    seen: list[str] = []
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            if isinstance(arguments[2], int) and arguments[2] & _WRITE:
+                seen.append("open")
+        elif event.removeprefix("os.") in AUDITED:
+            seen.append(event)
+
+    sys.addaudithook(hook)
+    counted = 0
+    for do in (do_apply, do_revert):
+        names = steps(do)
+        # The interpreter has no word of these two.
+        told = (name for name in CALLS if name not in ("write", "fsync"))
+        counted += sum(names.count(f"before {name}") for name in told)
+    return 0 if counted > 20 and len(seen) == counted else 98
 
 
 @pytest.mark.parametrize("then", ["apply", "revert"])
