@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -14,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import vllm_codesign
+from tests.support.patches import mail
+from tests.support.patches import write as write_patch
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
@@ -101,11 +105,62 @@ def test_wheel_holds_the_package_and_its_entry_points(tmp_path: Path) -> None:
         (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
     assert {name.split("/")[0] for name in names} == {"vllm_codesign", info}
+    patches = [path for path in (ROOT / "patches").rglob("*") if path.is_file()]
+    assert {f"vllm_codesign/patching/{path.relative_to(ROOT)}" for path in patches} == {
+        name for name in names if name.startswith("vllm_codesign/patching/patches/")
+    }
     assert "vllm_codesign/py.typed" in names
     assert {"report.html.j2", "report.css", "requests.js"} <= {Path(name).name for name in names}
     assert "vllm_codesign/analysis/sql/fleet.sql" in names
     assert "[vllm.general_plugins]\ncodesign = vllm_codesign.plugin:register" in entry_points
     assert "[console_scripts]\ncodesign = vllm_codesign.cli.main:main" in entry_points
+
+
+_SHIPPED = """
+import site, sys
+site.addsitedir(sys.argv[1])
+from vllm_codesign.patching.catalog import shipped
+print([(patch.version, patch.name) for patch in shipped()])
+"""
+
+
+@pytest.mark.parametrize("kind", ["wheel", "wheel of the sdist", "editable"])
+def test_patches_are_found_however_it_is_installed(tmp_path: Path, kind: str) -> None:
+    checkout = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns("__pycache__", "vllm-*")
+    for name in ("vllm_codesign", "patches"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    write_patch(checkout / "patches", "0001-x", mail({"vllm/a.py": "a"}, {"vllm/a.py": "b"}), "9.9")
+    if kind == "wheel of the sdist":
+        with tarfile.open(_built(checkout, "sdist")) as archive:
+            archive.extractall(tmp_path / "sdist", filter="data")
+        shutil.rmtree(checkout)
+        (checkout,) = (tmp_path / "sdist").iterdir()
+    with zipfile.ZipFile(
+        _built(checkout, "wheel:editable" if kind == "editable" else "wheel")
+    ) as archive:
+        archive.extractall(tmp_path / "site")
+    if kind == "editable":
+        assert not (tmp_path / "site" / "vllm_codesign").exists()
+    else:
+        shutil.rmtree(checkout)
+    done = subprocess.run(
+        # Without the environment's own packages, of which vllm_codesign is one.
+        [sys.executable, "-I", "-S", "-c", _SHIPPED, str(tmp_path / "site")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[('9.9', '0001-x')]\n", done.stderr
+
+
+def _built(checkout: Path, target: str) -> Path:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", "built"]
+    subprocess.run(build, cwd=checkout, check=True, capture_output=True)
+    (file,) = (checkout / "built").iterdir()
+    return file.rename(checkout.parent / file.name)
 
 
 _LISTED = """
@@ -120,5 +175,15 @@ sys.exit(f"imported {heavy & sys.modules.keys()}" if heavy & sys.modules.keys() 
 def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", _LISTED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("doctor", "level", "bench", "analyze", "report", "view", "dump", "demo"):
+    for command in (
+        "doctor",
+        "level",
+        "bench",
+        "analyze",
+        "report",
+        "view",
+        "patch",
+        "dump",
+        "demo",
+    ):
         assert re.search(rf"^  {command} ", done.stdout, re.MULTILINE)

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Write the same as one HTML file that opens from disk.",
     "view": "Serve the report of a large or growing capture on this machine.",
     "store": "List captures, or load one into ClickHouse.",
+    "patch": "List, apply or revert patches of the vLLM installed here.",
     "dump": "Print every record of a capture.",
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }
