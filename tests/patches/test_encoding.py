@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.patches import vllm_019
+from tests.patches import stress, vllm_019
 
 pytest.importorskip("transformers")
-
-from tests.patches import stress  # noqa: E402  # asks for transformers
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -21,18 +19,18 @@ async def test_64_clients_get_what_one_gets(patched: Path, workers: int) -> None
 
 
 async def test_the_load_finds_a_shared_tokenizer(patched: Path) -> None:
-    """What the copies are for: with one tokenizer for two threads the same load fails."""
-    load = stress.Load(vllm_019.module_of(patched), 2, seed=3)
-    idle = load.tokenizer._idle_tokenizers
-    shared = idle.get_nowait()
-    idle.get_nowait()
-    for _ in range(2):
-        idle.put_nowait(shared)
-    try:
-        outcome = await load.run(seconds=3)
-    except RuntimeError as error:
-        assert "borrowed" in str(error)
-    else:
-        assert outcome.wrong != []
-    finally:
-        load.pool.shutdown()
+    """What the copies are for: with one tokenizer for two threads the same load fails.
+
+    tokenizers 0.22 raises "Already borrowed"; 0.23 truncates by the other thread's options.
+    """
+    module = vllm_019.module_of(patched)
+    for seed in range(8):
+        load = stress.Load(module, 2, seed)
+        idle = load.tokenizer._idle_tokenizers
+        shared = idle.get_nowait()
+        idle.get_nowait()
+        for _ in range(2):
+            idle.put_nowait(shared)
+        if (await load.run(seconds=2)).wrong:
+            return
+    pytest.fail("two threads shared a tokenizer for 16 s, and nothing came of it")

@@ -70,6 +70,21 @@ def test_in_a_checkout(sources: Path) -> None:
     }
 
 
+def test_an_overlay_leaves_the_installed_files_alone(
+    installed: vllm_019.Installed, tmp_path: Path
+) -> None:
+    tree = vllm_019.overlay(installed, tmp_path)
+    assert {path.name for path in (tree / "vllm").iterdir() if not path.is_symlink()} == {
+        "utils",
+        "renderers",
+    }
+    assert (tree / "vllm" / "__init__.py").resolve().parent.parent == installed.site_packages
+    for name in FILES:
+        assert not (tree / name).is_symlink()
+        (tree / name).write_text("")
+        assert hash_of(installed.site_packages / name) == hashes()[name][0]
+
+
 def test_reverted_it_leaves_the_old_files(patched: Path) -> None:
     done = git("apply", "--reverse", "--include=vllm/*", PATCH, cwd=patched)
     assert done.returncode == 0, done.stderr

@@ -83,15 +83,13 @@ def copy_sources(of: Installed, to: Path) -> None:
 
 def overlay(of: Installed, to: Path) -> Path:
     """A folder for PYTHONPATH whose `vllm` is the installed one, its two files copied."""
-    for folder in ("", "utils", "renderers"):
-        (to / "vllm" / folder).mkdir(parents=True, exist_ok=True)
-        for entry in (of.site_packages / "vllm" / folder).iterdir():
-            link = to / "vllm" / folder / entry.name
+    # These first, so that nothing on the way to a copied file is a link to the installed one.
+    copy_sources(of, to)
+    for folder in sorted({parent for name in FILES for parent in Path(name).parents[:-1]}):
+        for entry in (of.site_packages / folder).iterdir():
+            link = to / folder / entry.name
             if entry.name != "__pycache__" and not link.exists():
                 link.symlink_to(entry)
-    for name in FILES:
-        (to / name).unlink()
-    copy_sources(of, to)
     return to
 
 
