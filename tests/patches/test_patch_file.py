@@ -32,6 +32,8 @@ def test_mail_that_says_since_when_and_until_when(tmp_path: Path) -> None:
     assert "Subject: [Frontend]" not in done.stdout, "mailinfo takes brackets away"
     assert "Subject: Encode prompts on all renderer workers" in done.stdout
     message = (tmp_path / "message").read_text()
+    why = " ".join(message.split("\n\n")[0].split())
+    assert why.startswith("From v0.19.0, which introduces it, to v0.23.0"), "as `list` shows it"
     assert "Since: the flag is new in v0.19.0" in message
     assert "Until: v0.23.0" in message
     first, second = (message.index(name) for name in FILES)
