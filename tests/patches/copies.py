@@ -1,6 +1,6 @@
 """What a tokenizer copy of the patch costs: time and memory, by the size of the vocabulary.
 
-    .venv-0.19.0/bin/python -m tests.patches.copies
+.venv-0.19.0/bin/python -m tests.patches.copies
 """
 
 from __future__ import annotations
