@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.patches.test_patch_file import TEST
-from tests.patches.vllm_019 import PATCH, Installed, git, overlay
+from tests.patches.vllm_019 import PATCH, REPOSITORY, Installed, git, overlay
 
 pytestmark = pytest.mark.vllm
 # Importing vLLM takes longer than all the tests.
@@ -49,3 +49,19 @@ def test_all_pass_with_the_patch(installed: Installed, tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
     assert passed(run(installed, folder, path=patched)) == 21
+
+
+def test_vllms_tokenizers_can_be_copied(installed: Installed) -> None:
+    """What the patched renderer does with each when it starts."""
+    environment = {**os.environ, "VLLM_PLUGINS": "", "PYTHONPATH": str(REPOSITORY)}
+    finished = subprocess.run(
+        [installed.python, "-m", "tests.patches.copying"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    kinds = {line.split()[0] for line in finished.stdout.splitlines()}
+    assert {"Hugging", "DeepSeek", "Mistral"} <= kinds
