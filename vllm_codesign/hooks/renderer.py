@@ -4,7 +4,8 @@
 thread pool (its instance is wrapped, since `make_async` binds it at construction) and
 tokenizes in `AsyncMicrobatchTokenizer`: one loop takes up to 32 prompts and encodes them in
 one job, in the context of whichever request came first. There, jobs are told apart by the
-identity of their prompts, and each prompt gets its token-proportional share of the job.
+identity of their prompts, and each prompt gets its token-proportional share of the job. With
+the patch in `patches/vllm-0.19.0` several jobs run at a time; they have the same shape.
 """
 
 from __future__ import annotations
