@@ -68,8 +68,8 @@ def remarks_on(a: Side, b: Side) -> Iterator[str]:
             for found in server.view.tables.scenarios if server.view is not None else ():
                 if found.name in names and found.untraced:
                     yield (
-                        f"{found.name}: {found.untraced:,} of {found.client_rows:,} requests have no "
-                        f"trace in {server.path}: its figures of the server are of the others alone"
+                        f"{found.name}: {found.untraced:,} of {found.client_rows:,} requests have "
+                        f"no trace in {server.path}: what the server says is of the others alone"
                     )
     differing = [name for name in names if not same_level(name, a, b)]
     if differing:

@@ -78,7 +78,11 @@ class Comparison:
     b: Side
     scenarios: tuple[Compared, ...]
     lossy: tuple[str, ...]
+    """By server."""
     notes: tuple[str, ...]
+    """What differs besides what is meant to, and what is left out for it."""
+    of_servers: tuple[str, ...]
+    """What there is to say of single servers."""
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -102,7 +106,6 @@ def compare(a: Side, b: Side) -> Comparison:
     notes = [*refused.values()]
     notes += [f"{name} is in {a.name} alone" for name in ours if name not in theirs]
     notes += [f"{name} is in {b.name} alone" for name in theirs if name not in ours]
-    notes += [line for each in (a, b) for line in _notes_of(each)]
     return Comparison(
         a,
         b,
@@ -114,7 +117,8 @@ def compare(a: Side, b: Side) -> Comparison:
             if server.view is not None
             for line in server.view.lossy
         ),
-        tuple(dict.fromkeys([*remarks_on(a, b), *notes])),
+        (*remarks_on(a, b), *notes),
+        tuple(line for each in (a, b) for line in _notes_of(each)),
     )
 
 

@@ -21,7 +21,7 @@ _WORTH_NAMING = 0.03
 """Share of the difference that a cause has at least to be named by itself."""
 _GROUPS = (
     ("client, mean ms", ("client",)),
-    (f"accounting ({LATENCY})", ("part", "accounting")),
+    ("accounting (latency)", ("part", "accounting")),
     ("phases", ("phase",)),
 )
 _UNITS = {"repeats": "servers", "batches": "batches", "requests": "requests"}
@@ -105,7 +105,7 @@ def sentence(found: Compared) -> str:
         text += f"; {each.figure.label} {signed(each.value)} ms {bracket(each.interval)}"
         if base is not None:
             share = f"{100 * each.value / base.value:.0f} %"
-            text += f" is {share} of {'it' if not place else 'the difference'}"
+            text += f", {share}" + ("" if place else f" of the difference in {base.figure.label}")
     if small:
         text += (
             f"; {len(small)} more changed beyond noise, together "
@@ -237,7 +237,7 @@ def plain(comparison: Comparison) -> dict[str, Any]:
         "view": LATENCY,
         "confidence": bootstrap.CONFIDENCE,
         "lossy": list(comparison.lossy),
-        "notes": list(comparison.notes),
+        "notes": [*comparison.notes, *comparison.of_servers],
         "remarks": list(remarks(comparison)),
         "scenarios": [
             {

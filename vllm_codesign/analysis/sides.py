@@ -91,6 +91,14 @@ def side(path: Path, scenario: str | None = None) -> Side:
     return Side(str(path), tuple(_server(folder, scenario) for folder in folders))
 
 
+def server_of(view: Overview, samples: Samples, scenario: str | None = None) -> Server:
+    """Of an overview that filled `samples`; those of its clients are added."""
+    if view.bench is not None:
+        samples.take_client(view.bench)
+    path = view.capture.path
+    return Server(path, view.bench, view, _only(samples, scenario, path))
+
+
 def _servers_of(path: Path) -> Iterator[Path]:
     arms = arms_of(path)
     if arms is not None:

@@ -56,7 +56,7 @@ def render(found: Comparison, console: Console) -> None:
         _line(console, f"LOSSY CAPTURE: {line}", "bold red")
     _line(console, f"A {_said(found.a)}")
     _line(console, f"B {_said(found.b)}")
-    for line in found.notes:
+    for line in (*found.notes, *found.of_servers):
         _line(console, f"note: {line}", "yellow")
     for scenario in found.scenarios:
         console.print()
