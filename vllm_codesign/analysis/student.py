@@ -18,6 +18,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 _WIDTHS = 14.0
 """Standard deviations of x beyond which nothing counts."""
 _NEARLY_NORMAL = 1e6
+_STEPS, _CLOSE = 100, 1e-10
 
 
 def normal_quantile(tail: float) -> float:
@@ -33,21 +34,28 @@ def tail(t: float, freedom: float) -> float:
     begin = max(0.0, end - _WIDTHS / math.sqrt(freedom))
     half = (end - begin) / 2
     sines = np.sin(begin + half * (1 + _NODES))
-    integral = half * float(_WEIGHTS @ sines ** (freedom - 1))
-    whole = math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2)
-    return integral / (math.sqrt(math.pi) * math.exp(whole))
+    return half * float(_WEIGHTS @ sines ** (freedom - 1)) * _scale(freedom)
 
 
 @lru_cache(maxsize=4096)
 def quantile(wanted: float, freedom: float) -> float:
     """What it exceeds with probability `wanted`, below 0.5: the inverse of `tail`."""
-    low, high = 0.0, normal_quantile(wanted)
-    while tail(high, freedom) > wanted:
-        low, high = high, 2 * high
-    while high - low > 1e-7 * high:
-        middle = (low + high) / 2
-        if tail(middle, freedom) > wanted:
-            low = middle
-        else:
-            high = middle
-    return high
+    if freedom > _NEARLY_NORMAL:
+        return normal_quantile(wanted)
+    t = normal_quantile(wanted)
+    # Newton's steps of log tail by log t, which is a straight line far out and bends one way.
+    for _ in range(_STEPS):
+        found = tail(t, freedom)
+        density = _scale(freedom) * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
+        step = math.log(found / wanted) * found / (density / math.sqrt(freedom) * t)
+        t *= math.exp(step)
+        if abs(step) < _CLOSE:
+            break
+    return t
+
+
+@lru_cache(maxsize=4096)
+def _scale(freedom: float) -> float:
+    """What makes the density of x one of probability."""
+    whole = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    return math.exp(whole) / math.sqrt(math.pi)
