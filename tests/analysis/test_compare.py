@@ -188,3 +188,17 @@ def test_nothing_in_common() -> None:
     b.values = {"other": b.values["single"]}
     with pytest.raises(CodesignError, match="before has single, conc4, conc16; after has other"):
         found([a], [b])
+
+
+def test_what_fewer_servers_know_has_no_verdict() -> None:
+    """Two of three captures are there: their batches do not say how servers differ."""
+    a, b = ([made(rng(30 + 3 * which + n)) for n in range(3)] for which in range(2))
+    for scenario in a[0].values.values():
+        for key in [key for key in scenario if not key.startswith("client.")]:
+            del scenario[key]
+    for each in found(a, b).scenarios:
+        assert each.drawn == "repeats"
+        assert each.headline.judged is not None
+        part = each.of("part.frontend.wait")
+        assert part.interval.drawn == "batches"
+        assert part.judged is None

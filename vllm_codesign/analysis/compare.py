@@ -11,7 +11,7 @@ Differences are B less A, in ms, of means over requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from vllm_codesign.analysis import figures, holm
@@ -36,7 +36,7 @@ class Measured:
     interval: Interval | None
     """Of B less A, at the confidence of `judged`; None where nothing can be drawn again."""
     judged: Judged | None
-    """None: no verdict, since requests alone were drawn."""
+    """None: no verdict, since requests alone were drawn, or less than for the headline."""
 
     @property
     def value(self) -> float:
@@ -102,7 +102,10 @@ def compare(a: Side, b: Side) -> Comparison:
             f"nothing can be compared: {'; '.join(refused.values())}: run both with the same load"
         )
     drawn = {name: _drawn(name, a, b) for name in chosen}
-    judged = _judge({name: each for name, (_, each) in drawn.items()})
+    judged = _judge(
+        {name: each for name, (_, each) in drawn.items()},
+        {(name, _headline(means)) for name, (means, _) in drawn.items()},
+    )
     notes = [*refused.values()]
     notes += [f"{name} is in {a.name} alone" for name in ours if name not in theirs]
     notes += [f"{name} is in {b.name} alone" for name in theirs if name not in ours]
@@ -185,15 +188,16 @@ def _headline(keys: Iterable[str]) -> str:
     return next(k for k in (figures.CLIENT_TOTAL.key, figures.SERVER_TOTAL.key, *keys) if k in keys)
 
 
-def _judge(drawn: Mapping[str, Mapping[str, Difference]]) -> dict[_Key, Judged]:
+def _judge(drawn: Mapping[str, Mapping[str, Difference]], heads: Set[_Key]) -> dict[_Key, Judged]:
     """The rule of this module's head."""
+    # A figure that fewer servers know than the headline is no surer than they are.
+    units = {name: drawn[name][head].drawn for name, head in heads if head in drawn[name]}
     p_values: dict[_Key, float] = {
         (scenario, key): difference.p
         for scenario, found in drawn.items()
         for key, difference in found.items()
-        if difference.drawn != "requests"
+        if difference.drawn == units.get(scenario) != "requests"
     }
-    heads = {(name, _headline(found)) for name, found in drawn.items() if found}
 
     def chosen(wanted: Callable[[_Key], bool]) -> dict[_Key, float]:
         return {key: p for key, p in p_values.items() if wanted(key)}

@@ -35,7 +35,9 @@ class Server:
     @property
     def identity(self) -> Path:
         """The same for the same server, however it was named."""
-        return (self.view.capture.path if self.view is not None else self.path).resolve()
+        if self.view is not None:
+            return self.view.capture.path.resolve()
+        return (self.path.parent if self.path.name == RESULTS else self.path).resolve()
 
     def stepwise(self, scenario: str) -> bool | None:
         """Whether the engine's steps were recorded; None where nothing was accounted for."""
