@@ -201,14 +201,14 @@ def remarks(comparison: Comparison) -> Iterator[str]:
     if drawn & {"batches", "requests"}:
         yield (
             f"servers: {servers}. Servers that are started alike differ too, and by how much these "
-            f"cannot tell: {ENOUGH_REPEATS} servers of each can (codesign bench --arm)."
+            f"cannot tell: {ENOUGH_REPEATS} servers of each can (`codesign bench --arm`)."
         )
     judged = [found for found in comparison.scenarios if found.headline.judged is not None]
     if judged:
         yield (
             f"intervals: bootstrap, {100 * bootstrap.CONFIDENCE:.0f} % corrected by Holm: totals "
-            f"for {len(judged)} scenario{'s' if len(judged) > 1 else ''}, the rest for the "
-            "figures beside it. Within noise: the interval holds 0."
+            f"for {len(judged)} scenario{'s' if len(judged) > 1 else ''}, the rest for how many "
+            "figures there are. Within noise: the interval holds 0."
         )
 
 
