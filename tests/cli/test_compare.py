@@ -212,6 +212,33 @@ def test_failed_and_untraced_requests_are_counted(before: Path, other: Path) -> 
     assert "single: 20 requests of A, 18 of B" in text
 
 
+def test_a_side_whose_requests_all_failed(before: Path, other: Path) -> None:
+    def fail(document: dict) -> None:
+        for row in document["requests"]:
+            if row["scenario"] == "conc4":
+                row.update(status="error", error="timeout", total_ms=None)
+
+    shutil.rmtree(changed(other, fail) / "capture")
+    document = said(before, other)
+    assert [each["scenario"] for each in document["scenarios"]] == ["single"]
+    assert document["notes"][0] == f"conc4 is in {before} alone"
+    assert "no scenario 'conc4' in" in refused(before, other, "--scenario", "conc4")
+
+
+def test_no_figure_in_common(before: Path, other: Path, tmp_path: Path) -> None:
+    """One side knows its clients alone, of the other the client knows nothing."""
+
+    def fail(document: dict) -> None:
+        for row in document["requests"]:
+            row.update(status="error", error="timeout", total_ms=None)
+
+    changed(other, fail)
+    alone = shutil.copytree(before, tmp_path / "alone")
+    shutil.rmtree(alone / "capture")
+    line = refused(alone, other)
+    assert line.startswith("nothing can be compared: single has no figure that both sides know; ")
+
+
 def test_levels_that_differ(before: Path, tmp_path: Path) -> None:
     found = traces.traces()
     for trace in found:

@@ -96,12 +96,14 @@ def compare(a: Side, b: Side) -> Comparison:
             f"{a.name} has {_listed(ours)}; {b.name} has {_listed(theirs)}"
         )
     refused = {name: line for name in common if (line := differing_load(name, a, b))}
-    chosen = [name for name in common if name not in refused]
-    if not chosen:
+    drawn = {name: _drawn(name, a, b) for name in common if name not in refused}
+    for name in [name for name, (means, _) in drawn.items() if not means]:
+        refused[name] = f"{name} has no figure that both sides know"
+        del drawn[name]
+    if not drawn:
         raise CodesignError(
             f"nothing can be compared: {'; '.join(refused.values())}: run both with the same load"
         )
-    drawn = {name: _drawn(name, a, b) for name in chosen}
     judged = _judge(
         {name: each for name, (_, each) in drawn.items()},
         {(name, _headline(means)) for name, (means, _) in drawn.items()},
@@ -112,7 +114,7 @@ def compare(a: Side, b: Side) -> Comparison:
     return Comparison(
         a,
         b,
-        tuple(_compared(name, a, b, *drawn[name], judged) for name in chosen),
+        tuple(_compared(name, a, b, *drawn[name], judged) for name in drawn),
         tuple(
             f"{server.path}: {line}"
             for each in (a, b)

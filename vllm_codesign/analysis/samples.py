@@ -63,6 +63,8 @@ class Samples:
         return [found[batch] for batch in sorted(found)]
 
     def _add(self, scenario: str, batch: int, found: Mapping[str, float]) -> None:
+        if not found:  # it failed
+            return
         by_key = self.values.setdefault(scenario, {})
         for key, value in found.items():
             by_key.setdefault(key, {}).setdefault(batch, array("d")).append(value)
