@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from tests.analysis.test_arms import accountable
 from tests.support import traces
 from vllm_codesign import semconv as S
-from vllm_codesign.analysis.against import CAUTION, against, sheet
-from vllm_codesign.analysis.overview import Overview, overview
+from vllm_codesign.analysis.against import against, sheet
+from vllm_codesign.analysis.overview import overview
+from vllm_codesign.analysis.samples import Samples
+from vllm_codesign.analysis.sides import Server, server_of
 from vllm_codesign.cli import report
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import RequestTrace
@@ -44,39 +46,46 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo(tmp_path_factory.mktemp("fast"))
 
 
-@pytest.fixture(scope="module")
-def views(slow: Path, fast: Path) -> tuple[Overview, Overview]:
-    return overview(slow), overview(fast)
+def read(folder: Path, scenario: str | None = None) -> Server:
+    samples = Samples()
+    return server_of(overview(folder, None, scenario, samples=samples), samples, scenario)
 
 
-def test_the_difference_is_what_was_made_longer(views: tuple[Overview, Overview]) -> None:
+@pytest.fixture
+def views(slow: Path, fast: Path) -> tuple[Server, Server]:
+    return read(slow), read(fast)
+
+
+def test_the_difference_is_what_was_made_longer(views: tuple[Server, Server]) -> None:
     found = against(*views)
     assert [pair.name for pair in found.pairs] == ["single", "conc4"]
     same, changed = (sheet(pair) for pair in found.pairs)
     assert {row[3] for row in same.rows} <= {"0.000", "–"}
     rows = {row[0]: row[1:] for row in changed.rows}
-    assert rows["frontend.wait"] == ("45.00", "15.00", "+30.00", "+17.6")
-    assert rows["total"] == ("200.0", "170.0", "+30.00", "+17.6")
+    surely = ("+30.00", "[+30.00, +30.00]", "beyond noise", "+17.6")
+    assert rows["frontend.wait"] == ("45.00", "15.00", *surely)
+    assert rows["total"] == ("200.0", "170.0", *surely)
+    assert rows["engine.decode"][2:5] == ("0.000", "[0.000, 0.000]", "within noise")
     assert rows["host, exposed"][2] == "+30.00"
     assert rows["engine.decode"][2] == "0.000"
 
 
-def test_the_sentence_is_of_the_most_clients(views: tuple[Overview, Overview]) -> None:
+def test_the_sentence_is_of_the_most_clients(views: tuple[Server, Server]) -> None:
     said = against(*views).sentence
     assert said.startswith("conc4: a request takes 200.0 ms here and 170.0 ms there (+17.6 %);")
-    assert said.endswith("what differs most is frontend.wait, +30.00 ms.")
+    assert said.endswith("what differs most is frontend.wait, +30.00 ms (beyond noise).")
     back = against(views[1], views[0]).sentence
     assert "(-15.0 %)" in back
-    assert back.endswith("frontend.wait, -30.00 ms.")
+    assert back.endswith("frontend.wait, -30.00 ms (beyond noise).")
 
 
-def test_what_only_one_has_is_named(views: tuple[Overview, Overview], tmp_path: Path) -> None:
-    few = overview(demo(tmp_path, keep=20))
+def test_what_only_one_has_is_named(views: tuple[Server, Server], tmp_path: Path) -> None:
+    few = read(demo(tmp_path, keep=20))
     found = against(views[0], few)
     assert [pair.name for pair in found.pairs] == ["single"]
-    assert found.alone == ("conc4 is in the first alone",)
+    assert found.comparison.notes == ("conc4 is in this one alone",)
     with pytest.raises(CodesignError, match="no scenario with completed requests in common") as no:
-        against(overview(demo(tmp_path / "x"), scenario="conc4"), few)
+        against(read(demo(tmp_path / "x"), "conc4"), few)
     assert "has conc4; " in str(no.value)
 
 
@@ -88,11 +97,10 @@ def test_the_page_has_the_cells_and_the_caution(slow: Path, fast: Path, tmp_path
     page = out.read_text()
     (table,) = re.findall(r"<caption>conc4, mean ms.*?</table>", page, re.DOTALL)
     cells = [html.unescape(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", table)]
-    wanted = [
-        c for row in sheet(against(overview(slow), overview(fast)).pairs[1]).rows for c in row
-    ]
+    wanted = [c for row in sheet(against(read(slow), read(fast)).pairs[1]).rows for c in row]
     assert cells == wanted
-    assert CAUTION.split(":")[0] in page
+    assert "conc4: total 171.1 -&gt; 201.1 ms, +30.00 ms [+30.00, +30.00], beyond noise" in page
+    assert "servers: 1 of A, 1 of B. Servers that are started alike differ too" in page
     assert "<script" not in page
     assert not re.search(r"https?:", page)
     assert page.count('role="listitem"') == 4, "two scenarios, one bar above the other"

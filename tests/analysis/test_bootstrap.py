@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vllm_codesign.analysis import bootstrap
-from vllm_codesign.analysis.bootstrap import difference, of_one
+from vllm_codesign.analysis.bootstrap import difference, of_one, resampled
 
 VALUES = st.floats(0, 100, allow_nan=False, width=32)
 ARM = st.lists(st.lists(VALUES, max_size=6), max_size=5)
@@ -148,15 +148,8 @@ def test_two_servers_do_not_tell_how_servers_differ() -> None:
     assert held / 200 < 0.5
 
 
-@pytest.mark.parametrize(
-    ("freedom", "percentile"), [(2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (1e9, 1.96)]
-)
-def test_students_percentiles(freedom: float, percentile: float) -> None:
-    assert bootstrap._student(freedom) == pytest.approx(percentile, rel=0.01)
-
-
-def test_without_any_spread_it_is_the_normal() -> None:
-    assert bootstrap._student(bootstrap._freedom([0.0, 0.0], [3, 3])) == pytest.approx(1.96, 1e-3)
+def test_welchs_degrees_of_freedom() -> None:
+    assert bootstrap._freedom([0.0, 0.0], [3, 3]) == math.inf
     # Equal spreads: as many as both have together.
     assert bootstrap._freedom([1.0, 1.0], [3, 3]) == pytest.approx(4)
     assert bootstrap._freedom([1.0, 0.0], [3, 3]) == pytest.approx(2)
@@ -173,3 +166,80 @@ def test_the_interval_of_one_sample() -> None:
     assert high - low == pytest.approx(2 * 1.96 * 5 / math.sqrt(400), rel=0.1)
     with pytest.raises(ValueError, match="no values"):
         of_one([])
+
+
+def batches(
+    generator: np.random.Generator, count: int, mean: float, between: float
+) -> list[list[float]]:
+    """Batches of one server, each of which is off by something of its own."""
+    return [
+        list(generator.normal(mean + generator.normal(0, between), 2.0, 4)) for _ in range(count)
+    ]
+
+
+def test_whole_batches_are_drawn_where_there_are_enough() -> None:
+    generator = np.random.default_rng(1)
+    many = batches(generator, 5, 10.0, 3.0)
+    few = many[:4]
+    assert resampled([many], [many]).drawn == "batches"
+    assert resampled([many], [many]).units == (5, 5)
+    assert resampled([many, many], [many]).units == (10, 5)
+    assert resampled([many], [few]).drawn == "requests"
+    assert resampled([many, few], [many]).drawn == "requests", "each server must tell"
+    assert resampled([many] * 3, [few] * 3).drawn == "repeats", "servers come first"
+    assert resampled([[*many, []]], [many]).units == (5, 5), "one whose requests all failed"
+
+
+def test_a_batch_has_one_fate() -> None:
+    """Sixteen requests that were late together are one accident."""
+    generator = np.random.default_rng(5)
+    late = [[v] * 16 for v in generator.normal(100, 20, 12)]
+    found = resampled([late[:6]], [late[6:]]).interval()
+    alone = difference([flat(late[:6])], [flat(late[6:])])
+    assert found.high - found.low > 3 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("count", [5, 10])
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_batches_hold_the_truth(count: int, kind: str) -> None:
+    """What the sides differ by, at the confidence of one figure and at that of one of three."""
+    generator = np.random.default_rng(20261128)
+    held = dict.fromkeys((0.95, 1 - 0.05 / 3), 0)
+    for _ in range(400):
+        sides = [batches(generator, count, 100.0, 8.0) for _ in range(2)]
+        if kind == "skewed":
+            sides = [
+                [
+                    [v + 8 * late for v in b]
+                    for b, late in zip(side, generator.lognormal(0, 0.8, count), strict=True)
+                ]
+                for side in sides
+            ]
+        found = resampled([sides[0]], [sides[1]], draws=500)
+        for confidence in held:
+            held[confidence] += found.interval(confidence).within_noise
+    assert 0.92 <= held[0.95] / 400 <= 0.985
+    assert 0.965 <= held[1 - 0.05 / 3] / 400 <= 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(ARM, ARM, st.floats(1e-6, 0.9))
+def test_a_p_value_is_the_interval_turned_round(base, other, outside) -> None:
+    found = resampled([[v] for v in base], [[v] for v in other], **QUICK)
+    assume(found is not None)
+    p = found.p
+    assert 0 <= p <= 1
+    assume(abs(outside - p) > 1e-3 * p)
+    interval = found.interval(1 - outside)
+    assert (interval.low <= 0 <= interval.high) == (outside < p)
+
+
+@settings(deadline=None, max_examples=40)
+@given(ARM, ARM)
+def test_more_confidence_is_never_narrower(base, other) -> None:
+    found = resampled([[v] for v in base], [[v] for v in other], **QUICK)
+    assume(found is not None)
+    intervals = [found.interval(c) for c in (0.5, 0.95, 0.989, 0.99, 0.991, 0.9999)]
+    for narrow, wide in itertools.pairwise(intervals):
+        assert wide.low <= narrow.low + 1e-9
+        assert wide.high >= narrow.high - 1e-9

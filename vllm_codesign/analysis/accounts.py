@@ -76,11 +76,11 @@ class Gathered:
     what it wrote counts, and nothing that is in the steps alone is said."""
     work: Work = field(default_factory=Work)
 
-    def take(self, trace: RequestTrace, engines: Mapping[int, Timeline]) -> None:
-        """A completed request. One that does not say when it began by the host's clock, written
-        by an older version, is left out."""
+    def take(self, trace: RequestTrace, engines: Mapping[int, Timeline]) -> Accounting | None:
+        """A completed request, and its account. One that does not say when it began by the
+        host's clock, written by an older version, is left out."""
         if S.MONOTONIC.key not in trace.root.attributes:
-            return
+            return None
         found = account(trace, engines)
         written = recorded(trace)
         differs = written is not None and written != found.parts
@@ -107,6 +107,7 @@ class Gathered:
             _add(self.ttft_parts, before)
             self.ttft.append(before.total_ns / _NS_PER_MS)
             self.ttft_without_host.append((before.total_ns - exposed_ns(before)) / _NS_PER_MS)
+        return found
 
     def summary(self, engines: Mapping[int, Timeline], strip: bool) -> Accounts | None:
         """None where no request could be accounted for."""

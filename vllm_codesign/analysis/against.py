@@ -1,27 +1,33 @@
 """Two captures side by side: the same scenarios, part by part (latency view).
 
-A difference between two servers is not yet an effect: servers started alike differ too, and one
-of each cannot say by how much. `analysis.arms` has the interval, from several servers of each.
+The intervals and what is said of them are those of `analysis.compare`. A difference between two
+servers is not yet an effect: servers started alike differ too, and one of each cannot say by how
+much; `codesign compare` takes several of each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vllm_codesign.analysis import figures
 from vllm_codesign.analysis.accounts import LATENCY, Accounts
+from vllm_codesign.analysis.compare import Compared, Comparison, compare
+from vllm_codesign.analysis.compare_sheet import bracket, remarks, sentence, signed, verdict
 from vllm_codesign.analysis.finding import ms, number
 from vllm_codesign.analysis.overview import Overview
 from vllm_codesign.analysis.sheet import Sheet
+from vllm_codesign.analysis.sides import Server, Side
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.analysis.tables import Scenario
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.semconv import Part
 
-CAUTION = (
-    "One server of each: servers that are started alike differ too, and this page cannot say by "
-    "how much. Whether a difference is more than that, `codesign bench --arm` says, from several "
-    "servers of each."
-)
+_ROWS = {
+    "total": figures.SERVER_TOTAL.key,
+    "host, exposed": figures.EXPOSED.key,
+    "host, hidden": figures.HIDDEN.key,
+    "to the first token": figures.FIRST_CHUNK.key,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class Pair:
     name: str
     here: Scenario
     there: Scenario
+    compared: Compared
+    """From there to here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,7 @@ class Against:
     here: Overview
     there: Overview
     pairs: tuple[Pair, ...]
-    alone: tuple[str, ...]
-    """Scenarios that only one of them has, a line each."""
+    comparison: Comparison
 
     @property
     def sentence(self) -> str:
@@ -49,19 +56,34 @@ class Against:
         clients = {**self.there.clients, **self.here.clients}
         return _sentence(max(self.pairs, key=lambda pair: clients.get(pair.name, 0)))
 
+    @property
+    def sentences(self) -> list[str]:
+        """What changed beyond noise in each scenario, from there to here."""
+        return [f"{sentence(pair.compared)}." for pair in self.pairs]
 
-def against(here: Overview, there: Overview) -> Against:
+    @property
+    def caution(self) -> list[str]:
+        """What the intervals know, and what they cannot."""
+        return list(remarks(self.comparison))
+
+
+def against(here: Server, there: Server) -> Against:
     """Raises `CodesignError` where they have no accounted scenario in common."""
-    ours, theirs = (_accounted(view) for view in (here, there))
-    pairs = tuple(Pair(name, ours[name], theirs[name]) for name in ours if name in theirs)
-    if not pairs:
+    assert here.view is not None
+    assert there.view is not None
+    ours, theirs = (_accounted(view) for view in (here.view, there.view))
+    if not ours.keys() & theirs.keys():
         raise CodesignError(
             "the two captures have no scenario with completed requests in common: "
-            f"{here.capture.path} has {_listed(ours)}; {there.capture.path} has {_listed(theirs)}"
+            f"{here.path} has {_listed(ours)}; {there.path} has {_listed(theirs)}"
         )
-    alone = [f"{name} is in the first alone" for name in ours if name not in theirs]
-    alone += [f"{name} is in the second alone" for name in theirs if name not in ours]
-    return Against(here, there, pairs, tuple(alone))
+    comparison = compare(Side("the second capture", (there,)), Side("this one", (here,)))
+    pairs = tuple(
+        Pair(found.scenario, ours[found.scenario], theirs[found.scenario], found)
+        for found in comparison.scenarios
+        if found.scenario in ours and found.scenario in theirs
+    )
+    return Against(here.view, there.view, pairs, comparison)
 
 
 def _accounted(view: Overview) -> dict[str, Scenario]:
@@ -89,13 +111,13 @@ def sheet(pair: Pair) -> Sheet:
     whole = there.total.mean
     return Sheet(
         f"{pair.name}, mean ms ({LATENCY}): {here.n} requests against {there.n}",
-        ("part", "this", "against", "difference", "% of the wait there"),
+        ("part", "this", "against", "difference", "interval", "", "% of the wait there"),
         1,
         tuple(
             (
                 label,
                 *(number(value) if value is not None else "–" for value in (first, second)),
-                *_difference(first, second, whole),
+                *_difference(label, pair.compared, first, second, whole),
             )
             for label, one, other in rows
             if one is not None or other is not None
@@ -110,11 +132,15 @@ def _values(label: str, one: Stat | None, other: Stat | None) -> tuple[float | N
     return (one.mean if one else absent, other.mean if other else absent)
 
 
-def _difference(first: float | None, second: float | None, whole: float) -> tuple[str, str]:
+def _difference(
+    label: str, compared: Compared, first: float | None, second: float | None, whole: float
+) -> tuple[str, str, str, str]:
     if first is None or second is None:
-        return "–", "–"
+        return "–", "–", "–", "–"
     by = first - second
-    return f"{'+' if by > 0 else ''}{number(by)}", f"{100 * by / whole:+.1f}" if whole else "–"
+    found = compared.of(_ROWS.get(label, f"part.{label}"))
+    said = (bracket(found.interval), verdict(found)) if found is not None else ("–", "–")
+    return signed(by), *said, f"{100 * by / whole:+.1f}" if whole else "–"
 
 
 def _sentence(pair: Pair) -> str:
@@ -130,8 +156,9 @@ def _sentence(pair: Pair) -> str:
         for part in {*here.parts, *there.parts}
     }
     part = max(sorted(changes), key=lambda each: abs(changes[each]))
-    by = changes[part]
-    return f"{text}; what differs most is {part}, {'+' if by > 0 else ''}{number(by)} ms."
+    found = pair.compared.of(f"part.{part}")
+    said = verdict(found) if found is not None and found.judged is not None else "no verdict"
+    return f"{text}; what differs most is {part}, {signed(changes[part])} ms ({said})."
 
 
 def _share(found: Accounts) -> str:

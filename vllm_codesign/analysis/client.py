@@ -21,12 +21,16 @@ class Column:
     brief: str
 
 
+HEADERS = Column("http_overhead", "HTTP OH", "ms", "sending to response headers")
+PREFILL = Column("prefill", "Prefill", "ms", "response headers to first token")
+DECODE = Column("decode", "Decode", "ms", "first token to last")
+TOTAL = Column("total", "Total", "ms", "all of it, one stopwatch")
 COLUMNS = (
     Column("serialize", "Serialize", "ms", "encoding the body"),
-    Column("http_overhead", "HTTP OH", "ms", "sending to response headers"),
-    Column("prefill", "Prefill", "ms", "response headers to first token"),
-    Column("decode", "Decode", "ms", "first token to last"),
-    Column("total", "Total", "ms", "all of it, one stopwatch"),
+    HEADERS,
+    PREFILL,
+    DECODE,
+    TOTAL,
     Column("cpu_percent", "CPU %", "%", "(Serialize + HTTP OH) / Total of each request"),
     Column("gpu_percent", "GPU %", "%", "(Prefill + Decode) / Total of each request"),
 )
@@ -34,6 +38,8 @@ COLUMNS = (
 
 TTFT = Column("ttft", "TTFT", "ms", "sending to first token")
 """Not in the study's table, but in its data."""
+ITL = Column("itl", "ITL", "ms", "Decode over the tokens after the first")
+"""Of a request as a whole: several tokens may come in one chunk."""
 
 
 def measure(row: RequestResult) -> dict[str, float]:

@@ -16,6 +16,7 @@ from vllm_codesign.analysis.kv import KV, Gathered
 from vllm_codesign.analysis.kv_waits import GatheredWaits, Waits
 from vllm_codesign.analysis.lmcache import Gathered as GatheredLMCache
 from vllm_codesign.analysis.lmcache import LMCache
+from vllm_codesign.analysis.samples import Samples
 from vllm_codesign.analysis.sources import Source
 from vllm_codesign.analysis.tables import Tables, build, only
 from vllm_codesign.analysis.verdict import Verdict, verdicts
@@ -85,12 +86,13 @@ def overview(
     scenario: str | None = None,
     split: Callable[[BenchRun], BenchRun] | None = None,
     source: Source | None = None,
+    samples: Samples | None = None,
 ) -> Overview:
     """Find, read and analyse; `capture` None is the newest one of the configured store.
 
     `source`, which stands in place of `capture`, may be a back end, and may mean some of its
     requests alone. `split` makes the scenarios of the client's results anew, as
-    `batches.by_batch` does.
+    `batches.by_batch` does. `samples` is filled with each request's figures on the server.
 
     Raises `CodesignError` where something is missing or not what it should be.
     """
@@ -112,7 +114,7 @@ def overview(
     caches = Gathered()
     lmcache = GatheredLMCache(source.lmcache)
     meant = filter(source.query.means, read_traces(target, reading))
-    tables = build(lmcache.watch(caches.watch(meant)), bench, engines, source.remote)
+    tables = build(lmcache.watch(caches.watch(meant)), bench, engines, source.remote, samples)
     if not any(s.outcomes for s in tables.scenarios) and not reading.unreadable:
         raise CodesignError(_empty(source))
     if scenario is not None:

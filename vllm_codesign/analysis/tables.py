@@ -17,6 +17,7 @@ from vllm_codesign.accounting import Timeline
 from vllm_codesign.analysis import client, server
 from vllm_codesign.analysis.accounts import LATENCY, Accounts
 from vllm_codesign.analysis.accounts import Gathered as GatheredAccounts
+from vllm_codesign.analysis.samples import Samples
 from vllm_codesign.analysis.stats import Stat, summarize
 from vllm_codesign.model.bench import BenchRun, RequestResult
 from vllm_codesign.model.errors import CodesignError
@@ -86,6 +87,7 @@ class _Gathered:
     joined_server: dict[str, float] = field(default_factory=dict)
     slowest: list[tuple[int, int, int, RequestTrace]] = field(default_factory=list)
     accounts: GatheredAccounts = field(default_factory=GatheredAccounts)
+    samples: Samples | None = None
 
     def take_row(self, row: RequestResult) -> None:
         self.rows += 1
@@ -106,10 +108,13 @@ class _Gathered:
             heapq.heappop(self.slowest)
         if ended != semconv.Outcome.COMPLETED:
             return
-        self.accounts.take(trace, engines)
+        accounting = self.accounts.take(trace, engines)
         times = {key: ns / _NS_PER_MS for key, ns in server.measure(trace).items()}
         for key, value in times.items():
             self.server.setdefault(key, array("d")).append(value)
+        if self.samples is not None:
+            where = (row.scenario, row.repeat) if row is not None else (NO_CLIENT, 0)
+            self.samples.take_trace(where, trace, times, accounting)
         seen = client.measure(row) if row is not None else {}
         if "http_overhead" in seen:
             self.joined += 1
@@ -123,16 +128,19 @@ def build(
     bench: BenchRun | None,
     engines: Mapping[int, Timeline] | None = None,
     steps_sampled: bool = False,
+    samples: Samples | None = None,
 ) -> Tables:
     """The tables of `traces` and, where a client's results are given, of `bench`.
 
     `engines`: the step timelines by process id of their EngineCore. `steps_sampled`: some of
-    them may have been left out since the exporter accounted for the requests.
+    them may have been left out since the exporter accounted for the requests. `samples` is
+    filled with every completed request's figures on the server.
     """
     engines = engines or {}
 
     def new() -> _Gathered:
-        return _Gathered(accounts=GatheredAccounts(steps_sampled=steps_sampled))
+        accounts = GatheredAccounts(steps_sampled=steps_sampled)
+        return _Gathered(accounts=accounts, samples=samples)
 
     gathered: dict[str, _Gathered] = {}
     rows: dict[int, RequestResult] = {}

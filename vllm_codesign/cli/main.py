@@ -22,6 +22,7 @@ COMMANDS = {
     "level": "List live servers, or switch their tracing while they run.",
     "bench": "Load a server with scenarios and keep what the client saw.",
     "analyze": "Print where the time went: the client's view beside the server's.",
+    "compare": "Compare two runs: what differs beyond noise, and where the time went.",
     "report": "Write the same as one HTML file that opens from disk.",
     "view": "Serve the report of a large or growing capture on this machine.",
     "store": "List captures, or load one into ClickHouse.",

@@ -13,6 +13,8 @@ from rich.console import Console
 from vllm_codesign.analysis.against import against
 from vllm_codesign.analysis.arms import compare
 from vllm_codesign.analysis.overview import arms_of, overview
+from vllm_codesign.analysis.samples import Samples
+from vllm_codesign.analysis.sides import Server, server_of
 from vllm_codesign.model.bench import ArmsRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.report.against_page import render_against
@@ -65,7 +67,7 @@ def command(
     arms = arms_of(named) if named is not None else None
     with Console(stderr=True).status("reading the capture"):
         if other is not None:
-            found = against(overview(capture, results, scenario), overview(other, None, scenario))
+            found = against(_server(capture, results, scenario), _server(other, None, scenario))
             page, said = render_against(found), found.sentence
         elif arms is not None:
             page, said = _compared(*arms, scenario)
@@ -77,6 +79,11 @@ def command(
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))
     else:
         click.echo(f"{out}: {said}")
+
+
+def _server(capture: Path | None, results: Path | None, scenario: str | None) -> Server:
+    samples = Samples()
+    return server_of(overview(capture, results, scenario, samples=samples), samples, scenario)
 
 
 def _compared(run: ArmsRun, folder: Path, scenario: str | None) -> tuple[str, str]:

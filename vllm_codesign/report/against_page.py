@@ -29,7 +29,6 @@ def render_against(found: Against) -> str:
             ],
             parts=bars.parts(rows),
             sheets=[against.sheet(pair) for pair in found.pairs],
-            caution=against.CAUTION,
             view_name=tables.VIEW,
             version=__version__,
         )
