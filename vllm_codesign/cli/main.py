@@ -26,6 +26,7 @@ COMMANDS = {
     "view": "Serve the report of a large or growing capture on this machine.",
     "store": "List captures, or load one into ClickHouse.",
     "dump": "Print every record of a capture.",
+    "micro": "Time single components on this machine, and how they grow.",
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }
 

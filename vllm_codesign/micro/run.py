@@ -1,0 +1,96 @@
+"""A whole run of `codesign micro`: components, scheduler, and how each grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vllm_codesign import __version__
+from vllm_codesign.micro import machine
+from vllm_codesign.micro.components import COMPONENTS, Kit, chosen
+from vllm_codesign.micro.growth import growths
+from vllm_codesign.micro.harness import measure, one_core
+from vllm_codesign.micro.scheduler import Grid
+from vllm_codesign.micro.scheduler import run as time_scheduler
+from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.micro import MicroRun, Skipped, Timing
+
+SCHEDULER = "scheduler"
+NAMES = (*COMPONENTS, SCHEDULER)
+"""Everything that can be chosen."""
+_OF_THE_COMPONENTS = 0.4
+"""Part of the time that they get where the scheduler is timed, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to time. `model` is asked for the tokenizer's folder or name when one is needed."""
+
+    names: tuple[str, ...]
+    model: Callable[[], str]
+    sizes: tuple[int, ...]
+    rounds: int
+    seconds: float
+    grid: Grid
+
+
+def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
+    """Time all of it within `plan.seconds`, the making of prompts included.
+
+    Raises CodesignError where a component did not do its work, and where nothing could be timed.
+    """
+    environment = machine.describe()
+    started, begun = time.time_ns(), time.monotonic()
+    components = [name for name in plan.names if name != SCHEDULER]
+    with_scheduler = SCHEDULER in plan.names
+    share = _OF_THE_COMPONENTS if with_scheduler and components else 1.0
+    kit = Kit(plan.model, plan.sizes)
+    progress("loading vLLM and the tokenizer")
+    with one_core() as core:
+        cases, skipped = chosen(components, kit)
+        timings, late = measure(
+            cases,
+            plan.rounds,
+            begun + share * plan.seconds,
+            kit.prompts.renew if kit.loaded is not None else lambda number: None,
+            progress,
+        )
+        skipped += late
+        if with_scheduler:
+            found, missing = _scheduler(plan, begun + plan.seconds, progress)
+            timings += found
+            skipped += missing
+    if not timings:
+        reasons = "; ".join(f"{each.component}: {each.reason}" for each in skipped)
+        raise CodesignError(f"nothing could be timed ({reasons})")
+    environment |= {
+        "pinned": core,
+        "tokenizer": kit.tokenizer.described if kit.loaded is not None else "none was needed",
+        "model": kit.tokenizer.model if kit.loaded is not None else "none",
+        "rounds": str(max(len(timing.samples_ns) for timing in timings)),
+        "seconds": f"{time.monotonic() - begun:.0f} of {plan.seconds:.0f}",
+    }
+    return MicroRun(
+        tool_version=__version__,
+        started_unix_ns=started,
+        environment=environment,
+        timings=timings,
+        growths=growths(timings),
+        skipped=skipped,
+    )
+
+
+def _scheduler(
+    plan: Plan, deadline: float, progress: Callable[[str], None]
+) -> tuple[Sequence[Timing], list[Skipped]]:
+    """Its timings, or why there are none."""
+    if not machine.vllm_version():
+        return [], [Skipped(component=SCHEDULER, reason="vllm is not installed")]
+    try:
+        found = list(time_scheduler(plan.grid, plan.rounds, deadline, progress))
+    except CodesignError as error:
+        return [], [Skipped(component=SCHEDULER, reason=str(error))]
+    if not found:
+        return [], [Skipped(component=SCHEDULER, reason="no time was left for it: more --seconds")]
+    return found, []
