@@ -131,6 +131,36 @@ def of_one(
     return float(of(side[0])), float(low), float(high)
 
 
+def of_medians(
+    samples: Sequence[Sequence[float]],
+    figure: Callable[[_Values], _Values],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """A figure of the medians of several groups of independent values, and its interval.
+
+    `figure` takes medians, an array of (rows, groups), and gives one figure a row. Values are
+    drawn again within each group. A group's median strays by sqrt(n / (n - 1)) too little among
+    its resamples, as above, so the deviations of each are stretched by that before `figure`
+    sees them; nothing is drawn below a tenth of the group's smallest value.
+    """
+    if not samples or not all(len(values) for values in samples):
+        raise ValueError("no values")
+    generator = np.random.default_rng(seed)
+    medians, columns = [], []
+    for values in _repeats(samples):
+        median = float(np.median(values))
+        redrawn = _draw_requests([values], np.median, generator, draws)
+        stretch = math.sqrt(len(values) / (len(values) - 1)) if len(values) > 1 else 1.0
+        stretched = median + (redrawn - median) * stretch
+        columns.append(np.maximum(stretched, float(np.min(values)) / 10))
+        medians.append(median)
+    value = float(figure(np.array([medians]))[0])
+    low, high = np.percentile(figure(np.stack(columns, axis=1)), _TAILS)
+    return value, float(low), float(high)
+
+
 def _repeats(given: Sequence[Sequence[float]]) -> list[_Values]:
     return [np.asarray(values, dtype=np.float64) for values in given if len(values)]
 
