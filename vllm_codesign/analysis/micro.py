@@ -1,4 +1,4 @@
-"""What `codesign micro` found, read back: its file, and a component's time at a size between two."""
+"""What `codesign micro` found: its file read back, and a time between two measured sizes."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def at(timings: Iterable[Timing], tokens: int | None) -> float | None:
         return None
     left, right = below[-1], above[0]
     share = math.log(tokens / left) / math.log(right / left)
-    return known[left] * (known[right] / known[left]) ** share
+    return float(known[left] * (known[right] / known[left]) ** share)

@@ -96,7 +96,7 @@ def command(
     _check_writable(out)
     # vLLM's logger writes to stdout, which is for the tables here.
     with Console(stderr=True).status("") as status, contextlib.redirect_stdout(sys.stderr):
-        run = execute(plan, lambda line: status.update(line))
+        run = execute(plan, status.update)
     _write(out, run)
     if as_json:
         click.echo(run.model_dump_json(indent=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,7 +66,10 @@ COMPONENTS = {
         lambda kit: hashing.lmcache_keys(kit.prompts), "LMCache's keys of a prompt", "lmcache"
     ),
 }
-_VERSIONS = {"vllm": vllm_version, "lmcache": lambda: installed_version("lmcache")}
+_VERSIONS: dict[str, Callable[[], str]] = {
+    "vllm": vllm_version,
+    "lmcache": lambda: installed_version("lmcache"),
+}
 
 
 def chosen(names: Sequence[str], kit: Kit) -> tuple[list[Case], list[Skipped]]:
@@ -90,7 +93,3 @@ def chosen(names: Sequence[str], kit: Kit) -> tuple[list[Case], list[Skipped]]:
 def _unfit(needs: str, error: Exception) -> str:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return f"{needs} {_VERSIONS[needs]()} has it in another form, or cannot be imported: {first}"
-
-
-def names() -> Iterator[str]:
-    yield from COMPONENTS

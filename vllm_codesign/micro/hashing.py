@@ -68,10 +68,7 @@ def block_hashes(prompts: Prompts) -> Iterator[Case]:
 
 def lmcache_keys(prompts: Prompts) -> Iterator[Case]:
     """All chunks of a prompt, as LMCache's server and connector hash them."""
-    os.environ.setdefault("LMCACHE_LOG_LEVEL", "ERROR")
-    from lmcache.v1.multiprocess.token_hasher import TokenHasher
-
-    made = TokenHasher(LMCACHE_CHUNK)
+    made = lmcache_hasher()
     for size in prompts.sizes:
 
         def prepare(size: int = size) -> Ready:
@@ -83,6 +80,14 @@ def lmcache_keys(prompts: Prompts) -> Iterator[Case]:
 
         variant = f"{made.hash_algorithm_name}, chunks of {LMCACHE_CHUNK}"
         yield Case("lmcache_key", "hashing", prepare, variant, size)
+
+
+def lmcache_hasher() -> Any:
+    """LMCache's own of a chunk of `LMCACHE_CHUNK`; ImportError where it is not installed."""
+    os.environ.setdefault("LMCACHE_LOG_LEVEL", "ERROR")
+    from lmcache.v1.multiprocess.token_hasher import TokenHasher
+
+    return TokenHasher(LMCACHE_CHUNK)
 
 
 def _chained(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vllm_codesign import __version__
+from vllm_codesign.hooks.installer import vllm_version
 from vllm_codesign.micro import machine
 from vllm_codesign.micro.components import COMPONENTS, Kit, chosen
 from vllm_codesign.micro.growth import growths
@@ -83,14 +84,27 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
 
 def _scheduler(
     plan: Plan, deadline: float, progress: Callable[[str], None]
-) -> tuple[Sequence[Timing], list[Skipped]]:
-    """Its timings, or why there are none."""
-    if not machine.vllm_version():
+) -> tuple[list[Timing], list[Skipped]]:
+    """Its timings, and what of the grid has none."""
+    if not vllm_version():
         return [], [Skipped(component=SCHEDULER, reason="vllm is not installed")]
     try:
         found = list(time_scheduler(plan.grid, plan.rounds, deadline, progress))
-    except CodesignError as error:
+    except (CodesignError, ImportError) as error:
         return [], [Skipped(component=SCHEDULER, reason=str(error))]
-    if not found:
-        return [], [Skipped(component=SCHEDULER, reason="no time was left for it: more --seconds")]
-    return found, []
+    left_out = [
+        _missing(case, f"more than {plan.grid.most_tokens:,} tokens in all")
+        for case in plan.grid.left_out()
+    ]
+    timed = {(timing.requests, timing.tokens) for timing in found}
+    late = [
+        _missing(case, "no time was left for it: more --seconds")
+        for case in plan.grid.cases()
+        if case not in timed
+    ]
+    return found, left_out + late
+
+
+def _missing(case: tuple[int, int], reason: str) -> Skipped:
+    requests, tokens = case
+    return Skipped(component=f"{SCHEDULER}, {requests:,} x {tokens:,} tokens", reason=reason)
