@@ -158,4 +158,5 @@ def _write(out: Path, run: MicroRun) -> None:
 
 
 def _cannot_write(out: Path, error: OSError) -> CodesignError:
-    return CodesignError(f"cannot write {out} ({error.strerror}): name another file with --out")
+    why = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
+    return CodesignError(f"cannot write {out} ({why}): name another file with --out")

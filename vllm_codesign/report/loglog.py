@@ -95,8 +95,19 @@ class _Axis:
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return round(self.begin + share * (self.end - self.begin), 2)
 
-    def decades(self) -> range:
-        return range(math.ceil(self.low), math.floor(self.high) + 1)
+    def ticks(self) -> list[float]:
+        """Whole decades, and where there is no second one, twice and five times them as well."""
+        powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for factors in ((1,), (1, 2, 5)):
+            found = [
+                factor * 10.0**power
+                for power in powers
+                for factor in factors
+                if self.low <= math.log10(factor * 10.0**power) <= self.high
+            ]
+            if len(found) > 1:
+                break
+        return found
 
 
 def panels(run: MicroRun) -> tuple[Panel, ...]:
@@ -161,8 +172,8 @@ def _panel(
         title,
         against,
         tuple(drawn),
-        tuple(Label(x(10.0**power), _short(10.0**power)) for power in x.decades()),
-        tuple(Label(y(10.0**power), _time(10.0**power)) for power in y.decades()),
+        tuple(Label(x(size), _short(size)) for size in x.ticks()),
+        tuple(Label(y(time_ns), _time(time_ns)) for time_ns in y.ticks()),
         tuple(_grows(g) for g in growths if _of(g, named) and g.against == against),
     )
 
