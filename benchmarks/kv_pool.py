@@ -31,25 +31,13 @@ class Pool:
     """A `KVCacheManager` with room for one prompt of `tokens` and a block or two more."""
 
     def __init__(self, block_size: int, tokens: int) -> None:
-        import torch
         from vllm.v1.core.kv_cache_manager import KVCacheManager
-        from vllm.v1.kv_cache_interface import (
-            FullAttentionSpec,
-            KVCacheConfig,
-            KVCacheGroupSpec,
-        )
+
+        from vllm_codesign.micro.scheduler_built import kv_cache_config
 
         self.block_size = block_size
-        spec = FullAttentionSpec(
-            block_size=block_size, num_kv_heads=1, head_size=64, dtype=torch.bfloat16
-        )
-        config = KVCacheConfig(
-            num_blocks=tokens // block_size + 3,
-            kv_cache_tensors=[],
-            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
-        )
         self.manager = KVCacheManager(
-            config,
+            kv_cache_config(block_size, tokens // block_size + 3),
             max_model_len=2 * tokens,
             scheduler_block_size=block_size,
             hash_block_size=block_size,
