@@ -27,7 +27,7 @@ def alone(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_can_be_seen_in_light_and_dark(page: Page, alone: Path, scheme: str) -> None:
     page.media(prefers_color_scheme=scheme)
-    page.open(alone.as_uri())
+    page.open_still(alone.as_uri())
     assert page.evaluate(_CONTRAST) == []
     marks = page.evaluate(
         "[...document.querySelectorAll('.plot > svg')].map(s => s.querySelectorAll('.mark').length)"
@@ -47,7 +47,7 @@ def test_it_can_be_seen_in_light_and_dark(page: Page, alone: Path, scheme: str) 
 
 
 def test_every_plot_is_read_aloud_and_tabled(page: Page, alone: Path) -> None:
-    page.open(alone.as_uri())
+    page.open_still(alone.as_uri())
     images = [node["name"] for node in page.accessibility() if node["role"] == "image"]
     assert len(images) == 4
     assert "encode, time against tokens" in images[0]
@@ -59,7 +59,7 @@ def test_every_plot_is_read_aloud_and_tabled(page: Page, alone: Path) -> None:
 
 def test_a_narrow_window_scrolls_in_its_tables_only(page: Page, alone: Path) -> None:
     page.size(400, 800)
-    page.open(alone.as_uri())
+    page.open_still(alone.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.screenshot(SHOTS / "micro-narrow.png")
 
