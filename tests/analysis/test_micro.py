@@ -36,6 +36,16 @@ def test_tables() -> None:
     assert ("detokenize_step", "fast", "any", "0.00211", "0.00150", "0.71 x") in study.rows
 
 
+def test_of_the_schedulers_growths_those_beside_the_largest_are_shown() -> None:
+    small, large = (
+        growth("schedule", 1.0, group="scheduler", against="requests", at=at) for at in (1_000, 9)
+    )
+    (sheet,) = micro_sheets(run().model_copy(
+        update={"timings": [], "skipped": [], "growths": [large, small]}
+    ))  # fmt: skip
+    assert [row[4] for row in sheet.rows] == ["1,000 tokens"]
+
+
 def test_a_claim_holds_or_does_not() -> None:
     timed = run()
     slow = timed.timings[2].model_copy(update={"component": "block_hash", "variant": "sha256"})

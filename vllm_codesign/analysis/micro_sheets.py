@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vllm_codesign.analysis.micro import at
 from vllm_codesign.analysis.sheet import Sheet
@@ -11,6 +11,9 @@ from vllm_codesign.analysis.study_components import Published, published
 from vllm_codesign.model.micro import Growth, MicroRun, Timing
 
 _NONE = "–"
+_GROWTH = (
+    "Growth: time ~ size ^ exponent, apart from a constant; with the largest it was timed with"
+)
 _Key = tuple[str, str, int | None]
 FLAT, LINEAR = 0.1, (0.9, 1.1)
 """Exponents up to `FLAT` are called no growth, those within `LINEAR` linear."""
@@ -24,7 +27,7 @@ def micro_sheets(run: MicroRun) -> tuple[Sheet, ...]:
         _medians("Components: ms of one call, median of the rounds", components),
         _study(run),
         _medians("Scheduler: ms of one call, median of the rounds", scheduler),
-        _growth(run.growths),
+        growth_sheet(_shown(run.growths), _GROWTH),
         _skipped(run),
     )
     return tuple(sheet for sheet in found if sheet is not None)
@@ -105,11 +108,12 @@ def _variants(run: MicroRun, component: str) -> Iterator[tuple[str, list[Timing]
     yield from found.items()
 
 
-def _growth(growths: list[Growth]) -> Sheet | None:
+def growth_sheet(growths: Sequence[Growth], title: str) -> Sheet | None:
+    """A row for each; None where there is none."""
     if not growths:
         return None
     return Sheet(
-        "Growth: time ~ size ^ exponent, apart from a constant",
+        title,
         ("call", "kind", "against", "sizes", "with", "exponent [95 %]", "constant\nus", "it is"),
         2,
         tuple(
@@ -126,6 +130,16 @@ def _growth(growths: list[Growth]) -> Sheet | None:
             for growth in growths
         ),
     )
+
+
+def _shown(growths: Sequence[Growth]) -> list[Growth]:
+    """Of the scheduler's, those with the most of what was held fixed: there it matters most."""
+    most: dict[tuple[str, str, str], Growth] = {}
+    for growth in growths:
+        key = growth.component, growth.variant, growth.against
+        if key not in most or (growth.at or 0) > (most[key].at or 0):
+            most[key] = growth
+    return list(most.values())
 
 
 def _with(growth: Growth) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, product
+from typing import Literal
 
 from vllm_codesign.analysis.micro_sheets import ms, verdict
 from vllm_codesign.analysis.study_components import published
@@ -67,6 +68,7 @@ class Panel:
     """One plot."""
 
     title: str
+    of: Literal["components", "scheduler"]
     against: Dimension
     lines: tuple[Line, ...]
     across: tuple[Label, ...]
@@ -155,8 +157,6 @@ def _panel(
         for figure in published()[1]
         if against == "tokens" and figure.component == component and figure.tokens
     ]
-    if any(timing.group == "scheduler" for timing in every):
-        study = []
     sizes = [_size(timing, against) for timing in every] + [size for size, _ in study]
     times = [value for t in every for value in (t.low_ns, t.high_ns)] + [ns for _, ns in study]
     x = _axis(sizes, _LEFT, WIDTH - _RIGHT)
@@ -170,6 +170,7 @@ def _panel(
     named = {(t.component, t.variant) for t in every}
     return Panel(
         title,
+        "scheduler" if every[0].group == "scheduler" else "components",
         against,
         tuple(drawn),
         tuple(Label(x(size), _short(size)) for size in x.ticks()),

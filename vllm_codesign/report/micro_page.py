@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_codesign import __version__
-from vllm_codesign.analysis.micro_sheets import micro_sheets
+from vllm_codesign.analysis.micro_sheets import growth_sheet, micro_sheets
 from vllm_codesign.analysis.sheet import Sheet
 from vllm_codesign.analysis.study_components import published
 from vllm_codesign.model.micro import MicroRun
@@ -22,13 +22,16 @@ def section(run: MicroRun, path: Path) -> dict[str, Any]:
         2,
         tuple(intervals(run.timings)),
     )
+    drawn = panels(run)
     return {
         "path": path,
-        "panels": panels(run),
+        "plots": [
+            (name, [p for p in drawn if p.of == name]) for name in ("components", "scheduler")
+        ],
         "width": WIDTH,
         "height": HEIGHT,
         "sheets": micro_sheets(run),
-        "every": every,
+        "every": [every, growth_sheet(run.growths, "Every growth")],
         "environment": run.environment,
         "started": utc(run.started_unix_ns),
         "study": published()[0],
