@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.micro import growth, run
-from vllm_codesign.analysis.micro import at, read
+from vllm_codesign.analysis.micro import at, by_reason, read
 from vllm_codesign.analysis.micro_sheets import micro_sheets, ms, verdict
 from vllm_codesign.analysis.study_components import published
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.micro import Skipped
 
 STUDY = Path(__file__).parents[3] / "shared/data/study_mi300x.json"
 
@@ -126,3 +127,12 @@ def test_figures_are_those_of_the_study() -> None:
         )  # fmt: skip
         held += 1
     assert held == 18
+
+
+def test_a_reason_is_said_once() -> None:
+    late = [Skipped(component=f"case {number}", reason="no time") for number in range(5)]
+    gone = Skipped(component="lmcache_key", reason="not installed")
+    assert by_reason([*late, gone]) == [
+        ("case 0; case 1; case 2; 2 more", "no time"),
+        ("lmcache_key", "not installed"),
+    ]

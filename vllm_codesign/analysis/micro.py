@@ -9,7 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.model.micro import MicroRun, Timing
+from vllm_codesign.model.micro import MicroRun, Skipped, Timing
+
+_NAMED = 3
 
 
 def read(path: Path) -> MicroRun:
@@ -45,3 +47,17 @@ def at(timings: Iterable[Timing], tokens: int | None) -> float | None:
     left, right = below[-1], above[0]
     share = math.log(tokens / left) / math.log(right / left)
     return float(known[left] * (known[right] / known[left]) ** share)
+
+
+def by_reason(skipped: Iterable[Skipped]) -> list[tuple[str, str]]:
+    """(what, why): each reason once, with the first of those it goes for and how many more."""
+    found: dict[str, list[str]] = {}
+    for each in skipped:
+        found.setdefault(each.reason, []).append(each.component)
+    return [(_few(names), reason) for reason, names in found.items()]
+
+
+def _few(names: list[str]) -> str:
+    shown = "; ".join(names[:_NAMED])
+    more = len(names) - _NAMED
+    return f"{shown}; {more} more" if more > 0 else shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from vllm_codesign.analysis.micro import at
+from vllm_codesign.analysis.micro import at, by_reason
 from vllm_codesign.analysis.sheet import Sheet
 from vllm_codesign.analysis.study_components import Published, published
 from vllm_codesign.model.micro import Growth, MicroRun, Timing
@@ -43,6 +43,8 @@ def _medians(title: str, timings: list[Timing]) -> Sheet | None:
     for timing in timings:
         key = timing.component, timing.variant, timing.requests
         rows.setdefault(key, {})[timing.tokens] = timing
+    first = {key: place for place, key in reversed([*enumerate(key[:2] for key in rows)])}
+    ordered = sorted(rows.items(), key=lambda row: (first[row[0][:2]], row[0][2] or 0))
     columns = [f"{size:,}\ntokens" for size in sizes] + (["of any\nsize"] if sizeless else [])
     places: list[int | None] = [*sizes, *([None] if sizeless else [])]
     return Sheet(
@@ -57,7 +59,7 @@ def _medians(title: str, timings: list[Timing]) -> Sheet | None:
                 *(ms(found[size].median_ns) if size in found else _NONE for size in places),
                 f"±{100 * max(map(_half_width, found.values())):.0f} %",
             )
-            for (component, variant, requests), found in rows.items()
+            for (component, variant, requests), found in ordered
         ),
     )
 
@@ -165,8 +167,7 @@ def _word(exponent: float) -> str:
 def _skipped(run: MicroRun) -> Sheet | None:
     if not run.skipped:
         return None
-    rows = tuple((each.component, each.reason) for each in run.skipped)
-    return Sheet("Not timed", ("what", "why"), 2, rows)
+    return Sheet("Not timed", ("what", "why"), 2, tuple(by_reason(run.skipped)))
 
 
 def ms(nanoseconds: float) -> str:

@@ -45,7 +45,7 @@ _FEWEST, _MOST = 16, 1_000_000
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
-    help=f"End by then, with the rounds there are.  [default: {_SECONDS:.0f}]",
+    help=f"For timing, with the rounds that fit; loading is extra.  [default: {_SECONDS:.0f}]",
 )
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: does it run?")
 @click.option(
