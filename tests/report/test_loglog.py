@@ -68,6 +68,12 @@ def test_intervals_and_what_is_read_aloud() -> None:
     assert encode.aloud.endswith("exponent 1.00 [0.98, 1.02], linear")
 
 
+def test_a_claim_is_no_point() -> None:
+    hashes = [timing("block_hash", 10.0 * size, tokens=size) for size in SIZES]
+    (found,) = panels(run().model_copy(update={"timings": hashes}))
+    assert [line.name for line in found.lines] == ["block_hash"], "the study says < 1 ms of it"
+
+
 def test_a_single_size_is_no_line() -> None:
     one = run().model_copy(update={"timings": [timing("encode", 5.0, tokens=1_000)]})
     assert panels(one) == ()

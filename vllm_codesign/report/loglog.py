@@ -155,7 +155,8 @@ def _panel(
     study = [
         (figure.tokens, figure.ms * 1e6)
         for figure in published()[1]
-        if against == "tokens" and figure.component == component and figure.tokens
+        if against == "tokens" and figure.component == component
+        if figure.tokens and not figure.at_most
     ]
     sizes = [_size(timing, against) for timing in every] + [size for size, _ in study]
     times = [value for t in every for value in (t.low_ns, t.high_ns)] + [ns for _, ns in study]
