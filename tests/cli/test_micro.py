@@ -49,7 +49,7 @@ def test_json_is_what_was_written(tmp_path: Path) -> None:
         (("nothing",), "no component 'nothing'; there is: encode, decode,"),
         (("--tokens", "1000,x"), "--tokens '1000,x' is no list of numbers: write it like"),
         (("--tokens", "5"), "--tokens 5: sizes are from 16 to 1,000,000 tokens"),
-        (("sha256", "--seconds", "0.000001"), "nothing could be timed (sha256 at 1,000 tokens: "),
+        (("sha256", "--seconds", "0.000001"), "nothing could be timed (sha256 at 1,000 tokens; "),
         (("sha256", "--out", "/dev/null/x"), "cannot write /dev/null/x (its folder is a file)"),
     ],
 )
