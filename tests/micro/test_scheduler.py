@@ -128,6 +128,21 @@ def test_another_vllm_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None
         list(run(SMALL, 1, far(), silent))
 
 
+@needs_vllm
+def test_what_vllm_raises_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    def fails(self: Any, planned: Any, answer: Any) -> None:
+        raise RuntimeError("another answer\nwas wanted")
+
+    monkeypatch.setattr(Scheduler, "update_from_output", fails)
+    with pytest.raises(
+        CodesignError, match=r"failed at 1 x 40 tokens \(RuntimeError: another answer was wanted\)"
+    ) as raised:
+        list(run(SMALL, 1, far(), silent))
+    assert "\n" not in str(raised.value)
+
+
 def test_without_vllm_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(CodesignError, match="vLLM does not import here") as raised:

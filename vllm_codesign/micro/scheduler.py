@@ -103,13 +103,25 @@ def run(
             return
         progress(_named(requests, tokens))
         most = min(rounds, LARGE_ROUNDS) if requests * tokens > LARGE_TOKENS else rounds
-        yield from _case(grid, requests, tokens, most, deadline)
+        yield from _told(_case(grid, requests, tokens, most, deadline), requests, tokens)
         if (requests, tokens) in grid.chunked:
             if time.monotonic() >= deadline:
                 progress(f"no time left, not timed: {_named(requests, tokens)} in chunks")
                 continue
             progress(f"{_named(requests, tokens)} in chunks of {grid.budget:,} tokens")
-            yield from _chunked(grid, requests, tokens, most, deadline)
+            yield from _told(_chunked(grid, requests, tokens, most, deadline), requests, tokens)
+
+
+def _told(timings: Iterator[Timing], requests: int, tokens: int) -> Iterator[Timing]:
+    """Whatever a vLLM raises that is driven in a way it does not know, in one line."""
+    try:
+        yield from timings
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        cause = " ".join(str(e).split())[:300]
+        raise CodesignError(
+            f"the scheduler failed at {_named(requests, tokens)} ({type(e).__name__}: {cause}): "
+            "use a vLLM that `codesign doctor` knows, or leave the scheduler out"
+        ) from e
 
 
 def _case(grid: Grid, requests: int, tokens: int, rounds: int, deadline: float) -> Iterator[Timing]:
