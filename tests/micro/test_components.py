@@ -47,9 +47,9 @@ def kit(folder: Path) -> Kit:
 
 
 def once(cases: list[Case]) -> dict[tuple[str, str, int | None], float]:
-    timings, skipped = measure(cases, 1, float("inf"))
-    assert skipped == []
-    return {(t.component, t.variant, t.tokens): t.median_ns for t in timings}
+    measured = measure(cases, 1, float("inf"))
+    assert measured.skipped == []
+    return {(t.component, t.variant, t.tokens): t.median_ns for t in measured.timings}
 
 
 def test_prompts_have_the_tokens_asked_for_and_are_others_in_each_round(kit: Kit) -> None:

@@ -25,14 +25,15 @@ def case(name: str, log: list[str], units: int = 1, wrong: str | None = None) ->
 def test_every_round_has_every_case_once_in_an_order_of_its_own() -> None:
     log: list[str] = []
     names = [f"case{number}" for number in range(12)]
-    timings, skipped = measure([case(name, log) for name in names], 4, FOR_EVER)
+    measured = measure([case(name, log) for name in names], 4, FOR_EVER)
+    timings = measured.timings
     rounds = [log[begin : begin + 12] for begin in range(0, len(log), 12)]
     assert len(rounds) == 5, "one warms up"
     assert all(sorted(each) == sorted(names) for each in rounds)
     assert len({tuple(each) for each in rounds}) == 5
     assert [t.component for t in timings] == names
     assert {len(t.samples_ns) for t in timings} == {4}
-    assert skipped == []
+    assert measured.skipped == []
 
 
 def test_a_time_is_that_of_the_call_alone_and_of_one_unit() -> None:
@@ -40,9 +41,29 @@ def test_a_time_is_that_of_the_call_alone_and_of_one_unit() -> None:
         time.sleep(0.03)
         return Ready(lambda: time.sleep(0.02), lambda _: time.sleep(0.03), 10)
 
-    ((timing,), _) = measure([Case("sleep", "frontend", prepare)], 3, FOR_EVER)
+    (timing,) = measure([Case("sleep", "frontend", prepare)], 3, FOR_EVER).timings
     assert 2e6 <= timing.median_ns < 3e6
     assert min(timing.samples_ns) <= timing.low_ns <= timing.median_ns <= timing.high_ns
+
+
+def test_cpu_time_has_no_part_of_what_others_did() -> None:
+    def prepare() -> Ready:
+        def works_and_sleeps() -> None:
+            until = time.process_time() + 0.02
+            while time.process_time() < until:
+                pass
+            time.sleep(0.06)
+
+        return Ready(works_and_sleeps, lambda _: None)
+
+    cases = [Case("both", "frontend", prepare)]
+    cpu = measure(cases, 3, FOR_EVER, clock="cpu")
+    (timing,) = cpu.timings
+    assert 20e6 <= timing.median_ns < 30e6
+    assert cpu.others is not None
+    assert cpu.others > 0.7, "a sleep looks like another's turn"
+    (wall,) = measure(cases, 3, FOR_EVER).timings
+    assert wall.median_ns >= 80e6
 
 
 def test_a_wrong_result_is_no_figure() -> None:
@@ -56,9 +77,9 @@ def test_a_wrong_result_is_no_figure() -> None:
 
 def test_the_deadline_ends_it_and_what_is_missing_is_said() -> None:
     log: list[str] = []
-    timings, skipped = measure([case("late", log)], 5, time.monotonic() - 1)
-    assert (timings, log) == ([], [])
-    assert [(s.component, s.reason) for s in skipped] == [
+    measured = measure([case("late", log)], 5, time.monotonic() - 1)
+    assert (measured.timings, log, measured.others) == ([], [], None)
+    assert [(s.component, s.reason) for s in measured.skipped] == [
         ("late (kind) at 1,000 tokens", "no time was left for it: more --seconds")
     ]
 
@@ -68,9 +89,10 @@ def test_rounds_that_were_done_before_the_deadline_count() -> None:
         return Ready(lambda: time.sleep(0.02), lambda _: None)
 
     begun = time.monotonic()
-    ((timing,), skipped) = measure([Case("slow", "frontend", prepare)], 10_000, begun + 0.3)
+    measured = measure([Case("slow", "frontend", prepare)], 10_000, begun + 0.3)
+    (timing,) = measured.timings
     assert 1 <= len(timing.samples_ns) < 20
-    assert skipped == []
+    assert measured.skipped == []
     assert time.monotonic() - begun < 5
 
 

@@ -16,6 +16,7 @@ from vllm_codesign.analysis.micro_sheets import micro_sheets
 from vllm_codesign.analysis.study_components import published
 from vllm_codesign.bench import tiny_model
 from vllm_codesign.cli.kv_table import sheet_table
+from vllm_codesign.micro.harness import Clock
 from vllm_codesign.micro.run import NAMES, Plan, execute
 from vllm_codesign.micro.scheduler import Grid
 from vllm_codesign.model.errors import CodesignError
@@ -47,6 +48,13 @@ _FEWEST, _MOST = 16, 1_000_000
     type=click.FloatRange(0, min_open=True),
     help=f"For timing, with the rounds that fit; loading is extra.  [default: {_SECONDS:.0f}]",
 )
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="Of the components: cpu where the machine has other work meanwhile.",
+)
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: does it run?")
 @click.option(
     "--out",
@@ -62,6 +70,7 @@ def command(
     model: str | None,
     rounds: int | None,
     seconds: float | None,
+    clock: Clock,
     quick: bool,
     out: Path,
     as_json: bool,
@@ -92,6 +101,7 @@ def command(
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
         grid=Grid.quick() if quick else Grid.full(),
+        clock=clock,
     )
     _check_writable(out)
     # vLLM's logger writes to stdout, which is for the tables here.

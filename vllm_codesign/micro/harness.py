@@ -3,6 +3,11 @@
 A round does every case once, in an order of its own, so that a slow minute of the machine meets
 all cases alike, and each case comes after others and finds the caches of the processor as they
 left them: what a server's call finds, too. The first round warms up and counts nowhere.
+
+Wall time is what a caller waits for, but on a machine that also does other work it holds their
+turns on the core, and the longer a call the more of them, so that everything seems to grow faster
+than it does. The calls neither wait nor sleep: their CPU time is their wall time on an idle core,
+and the two together say how much of the core the others had.
 """
 
 from __future__ import annotations
@@ -13,11 +18,25 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from vllm_codesign.analysis import bootstrap
 from vllm_codesign.micro.case import Case
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.micro import Skipped, Timing
+
+Clock = Literal["wall", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run of the harness found."""
+
+    timings: list[Timing]
+    skipped: list[Skipped]
+    others: float | None
+    """Part of the timed wall time in which this process did not run; None: nothing was timed."""
 
 
 @contextmanager
@@ -67,7 +86,8 @@ def measure(
     renew: Callable[[int], None] = lambda number: None,
     progress: Callable[[str], None] = lambda line: None,
     seed: int = 0,
-) -> tuple[list[Timing], list[Skipped]]:
+    clock: Clock = "wall",
+) -> Measured:
     """Times every case once a round, for `rounds` rounds or until `deadline` (`time.monotonic`).
 
     `renew` gets the number of a round before it begins. A case that the deadline left without a
@@ -75,6 +95,7 @@ def measure(
     """
     order = random.Random(seed)
     samples: list[list[float]] = [[] for _ in cases]
+    total = {"wall": 0, "cpu": 0}
     with no_collector():
         for number in range(rounds + 1):
             if not _in_time(deadline):
@@ -85,9 +106,11 @@ def measure(
             for index in order.sample(range(len(cases)), len(cases)):
                 if not _in_time(deadline):
                     break
-                spent = _once(cases[index])
+                units, spent = _once(cases[index])
                 if number:
-                    samples[index].append(spent)
+                    samples[index].append(spent[clock] / units)
+                    for which in spent:
+                        total[which] += spent[which]
     pairs = list(zip(cases, samples, strict=True))
     timings = [_timing(case, taken) for case, taken in pairs if taken]
     skipped = [
@@ -95,22 +118,26 @@ def measure(
         for case, taken in pairs
         if not taken
     ]
-    return timings, skipped
+    others = max(0.0, 1 - total["cpu"] / total["wall"]) if total["wall"] else None
+    return Measured(timings, skipped, others)
 
 
 def _in_time(deadline: float) -> bool:
     return time.monotonic() < deadline
 
 
-def _once(case: Case) -> float:
-    """Nanoseconds of what the case is named for."""
+def _once(case: Case) -> tuple[int, dict[Clock, int]]:
+    """How often it did what the case is named for, and the nanoseconds in all by each clock.
+
+    CPU time is the process's: `tokenizers` works in threads of its own.
+    """
     ready = case.prepare()
-    begun = time.perf_counter_ns()
+    ran, begun = time.process_time_ns(), time.perf_counter_ns()
     result = ready.call()
-    spent = time.perf_counter_ns() - begun
+    spent, run = time.perf_counter_ns() - begun, time.process_time_ns() - ran
     if (wrong := ready.check(result)) is not None:
         raise CodesignError(f"{case}: {wrong}; nothing of it is reported")
-    return spent / ready.units
+    return ready.units, {"wall": spent, "cpu": run}
 
 
 def _timing(case: Case, samples: list[float]) -> Timing:

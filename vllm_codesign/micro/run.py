@@ -14,7 +14,7 @@ from vllm_codesign.hooks.installer import vllm_version
 from vllm_codesign.micro import machine
 from vllm_codesign.micro.components import COMPONENTS, Kit, chosen
 from vllm_codesign.micro.growth import growths
-from vllm_codesign.micro.harness import measure, one_core
+from vllm_codesign.micro.harness import Clock, measure, one_core
 from vllm_codesign.micro.scheduler import Grid
 from vllm_codesign.micro.scheduler import run as time_scheduler
 from vllm_codesign.model.errors import CodesignError
@@ -37,6 +37,8 @@ class Plan:
     rounds: int
     seconds: float
     grid: Grid
+    clock: Clock = "wall"
+    """Of the components; the scheduler's is wall time."""
 
 
 def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
@@ -57,14 +59,16 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
         if with_scheduler:
             _load_scheduler()
         begun = time.monotonic()
-        timings, late = measure(
+        measured = measure(
             cases,
             plan.rounds,
             begun + share * plan.seconds,
             kit.prompts.renew if kit.loaded is not None else lambda number: None,
             progress,
+            clock=plan.clock,
         )
-        skipped += late
+        timings = measured.timings
+        skipped += measured.skipped
         if with_scheduler:
             found, missing = _scheduler(plan, begun + plan.seconds, progress)
             timings += found
@@ -74,6 +78,8 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
         raise CodesignError(f"nothing could be timed ({reasons})")
     environment |= {
         "pinned": core,
+        "clock": plan.clock,
+        "others": others(measured.others),
         "tokenizer": kit.tokenizer.described if kit.loaded is not None else "none was needed",
         "model": kit.tokenizer.model if kit.loaded is not None else "none",
         "rounds": str(max(len(timing.samples_ns) for timing in timings)),
@@ -87,6 +93,11 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
         growths=growths(timings),
         skipped=skipped,
     )
+
+
+def others(part: float | None) -> str:
+    """How much of the core other processes had while components were timed."""
+    return "unknown" if part is None else f"had {100 * part:.0f} % of the core"
 
 
 def _load_scheduler() -> None:
