@@ -16,6 +16,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--from", dest="earlier", type=Path, help="scheduler_costs.json of a run")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1_200, help="no round begins after")
+    parser.add_argument("--requests", type=_sizes, help="of the full grid's, such as 32,256")
+    parser.add_argument("--tokens", type=_sizes, help="of each request, such as 1000,100000")
     parser.add_argument("--quick", action="store_true", help="does it run? small cases alone")
     options = parser.parse_args()
     if options.earlier is not None and not options.earlier.is_file():
@@ -66,14 +69,29 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(each) for each in text.split(","))
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: name sizes above 0, such as 1,32,256")
+    return sizes
+
+
+def _grid(options: argparse.Namespace) -> Grid:
+    grid = Grid.quick() if options.quick else Grid.full()
+    return replace(
+        grid,
+        requests=options.requests or grid.requests,
+        tokens=options.tokens or grid.tokens,
+    )
+
+
 def main() -> int:
     options = parse()
     if options.earlier is not None:
         written = json.loads(options.earlier.read_text())
     else:
         try:
-            grid = Grid.quick() if options.quick else Grid.full()
-            written = measure(grid, options.rounds, options.seconds)
+            written = measure(_grid(options), options.rounds, options.seconds)
         except CodesignError as error:
             print(error, file=sys.stderr)
             return 1

@@ -69,6 +69,17 @@ def test_every_case_is_timed() -> None:
 
 
 @needs_vllm
+def test_prompts_in_many_chunks_are_all_computed() -> None:
+    """The first decodes for longer than a request of the other cases may."""
+    grid = Grid(requests=(2,), tokens=(400,), chunked=((2, 400),), budget=4)
+    timings = [t for t in run(grid, 1, far(), silent) if t.variant == "prefill chunked"]
+    assert [t.component for t in timings] == ["schedule", "update_from_output"]
+    steps = int(timings[0].note.split()[2])
+    # The second prompt has three of the four tokens, the first the other.
+    assert steps == 100 + 1 + 133
+
+
+@needs_vllm
 def test_a_step_schedules_what_is_there(built: Built) -> None:
     empty = built.free_blocks
     built.add()

@@ -194,7 +194,9 @@ def _chunked(
     update: list[float] = []
     steps = 0
     with _undisturbed():
-        built = Built(requests, tokens, grid.block_size, budget=grid.budget)
+        # A prompt that is computed decodes in every step until the last one is.
+        most_steps = 2 * -(-requests * tokens // grid.budget) + requests
+        built = Built(requests, tokens, grid.block_size, grid.budget, room=most_steps)
         for number in range(rounds + 1):
             if number > 1 and time.monotonic() >= deadline:
                 break
@@ -207,6 +209,8 @@ def _chunked(
                 total[1] += step.update_ns
                 steps += 1
                 answered = step.answered
+                if steps > most_steps:
+                    raise _Otherwise(f"{answered} of {requests} have a token after {steps} steps")
                 scheduled += sum(step.scheduled.values())
             # A prompt that is computed decodes beside the others: at most a token in each step.
             if not requests * tokens <= scheduled <= requests * (tokens + steps):

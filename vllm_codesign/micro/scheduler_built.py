@@ -22,7 +22,7 @@ from vllm_codesign.micro.block_hashes import hasher
 from vllm_codesign.model.errors import CodesignError
 
 ROOM_TOKENS = 128
-"""A request may grow by, beyond its prompt."""
+"""A request may grow by, beyond its prompt, unless it is told otherwise."""
 _SAMPLED = 7
 """Any token: none ends a request, they are told to ignore the end."""
 _SHARED = 200
@@ -98,6 +98,8 @@ class Built:
     block_size: int
     budget: int
     """Tokens that one step may schedule."""
+    room: int = ROOM_TOKENS
+    """Tokens that a request may grow by: it ends when it has, and what is timed is another case."""
     scheduler: Any = field(init=False)
     _prompts: list[list[int]] = field(init=False)
     _hashes: list[list[Any]] = field(init=False)
@@ -192,7 +194,7 @@ class Built:
         return Request(
             request_id=f"{self._round}-{number}",
             prompt_token_ids=self._prompts[number],
-            sampling_params=SamplingParams(max_tokens=ROOM_TOKENS, ignore_eos=True),
+            sampling_params=SamplingParams(max_tokens=self.room, ignore_eos=True),
             pooling_params=None,
             block_hasher=block_hasher,
         )
@@ -228,7 +230,7 @@ def _scheduler(of: Built) -> Any:
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.structured_output import StructuredOutputManager
 
-    longest = of.tokens + ROOM_TOKENS
+    longest = of.tokens + of.room
     blocks = of.requests * -(-longest // of.block_size) + 2
     with _quiet(), tempfile.TemporaryDirectory(prefix="codesign-micro-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(_MODEL))
