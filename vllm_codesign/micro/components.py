@@ -71,6 +71,9 @@ _VERSIONS: dict[str, Callable[[], str]] = {
     "lmcache": lambda: installed_version("lmcache"),
 }
 
+_UNFIT = (ImportError, AttributeError, TypeError, ValueError, OSError, RuntimeError)
+"""What another version's names, parameters and libraries raise when they are called."""
+
 
 def chosen(names: Sequence[str], kit: Kit) -> tuple[list[Case], list[Skipped]]:
     """The cases of these components, and those that cannot be had here with the reason."""
@@ -83,7 +86,7 @@ def chosen(names: Sequence[str], kit: Kit) -> tuple[list[Case], list[Skipped]]:
             continue
         try:
             cases += component.cases(kit)
-        except (ImportError, AttributeError, TypeError) as error:
+        except _UNFIT as error:
             if not component.needs:
                 raise
             skipped.append(Skipped(component=name, reason=_unfit(component.needs, error)))

@@ -68,5 +68,5 @@ def _loader() -> Any:
         raise CodesignError(
             "a tokenizer is loaded by vLLM or by transformers, and neither is installed: run "
             "this in the environment that vLLM is in, or name components that need none "
-            "(sse, sha256)"
+            "(sse_parse, sha256)"
         ) from error
