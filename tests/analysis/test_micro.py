@@ -125,7 +125,8 @@ def test_figures_are_those_of_the_study() -> None:
         assert figure.ms == value
         named = re.search(r"_(\d+)\.mean_ms$", figure.path)
         assert figure.tokens == (int(named[1]) if named else above.get("tokens"))
-        assert figure.tokens == pytest.approx(above.get("actual_tokens", figure.tokens), rel=0.01)
+        if "actual_tokens" in above:
+            assert figure.tokens == pytest.approx(above["actual_tokens"], rel=0.01)
         held += 1
     assert held == 18
 
