@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,18 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.intervals import Interval, median_interval  # noqa: E402
-from benchmarks.kv_pool import BLOCK_SIZES, HASHES, Pool, hasher, hooked, request_of  # noqa: E402
+from benchmarks.kv_pool import Pool, hooked  # noqa: E402
+from vllm_codesign.micro.block_hashes import (  # noqa: E402
+    BLOCK_SIZES,
+    HASHES,
+    hasher,
+    request_of,
+)
+from vllm_codesign.micro.hashing import LMCACHE_CHUNK, STUDY_BYTES, lmcache_hasher  # noqa: E402
 
 LENGTHS = (1_000, 8_000, 32_000, 100_000)
-LMCACHE_CHUNK = 256
 STUDY_MS = 0.62
 """Of the study, `sha256_hash_100000`, mean."""
-STUDY_BYTES = 9
-"""A token, by its throughput there."""
 _STORED = re.compile(r"(Stored|Retrieved) (\d+) tokens in ([\d.]+) seconds")
 
 
@@ -117,18 +122,13 @@ def _pool_rows(pool: Pool, tokens: list[int], name: str) -> Iterator[tuple[str, 
     pool.empty()
 
 
+@cache
 def _lmcache_hasher() -> Any:
+    """LMCache's, None where it is not installed."""
     try:
-        from lmcache.v1.multiprocess.token_hasher import TokenHasher
+        return lmcache_hasher()
     except ImportError:
         return None
-    global _HASHER
-    if _HASHER is None:
-        _HASHER = TokenHasher(LMCACHE_CHUNK)
-    return _HASHER
-
-
-_HASHER: Any = None
 
 
 def _chain(hasher: Any, chunks: list[tuple[int, ...]]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace as Stub
 from typing import Any
@@ -13,14 +12,12 @@ from benchmarks.micro_cases import wrapped
 from vllm_codesign.hooks import engine_core
 from vllm_codesign.hooks.block_life import BLOCKS, REMEMBERED_POOLS
 from vllm_codesign.hooks.engine_state import ENGINE
+from vllm_codesign.micro.block_hashes import hasher, request_of
 from vllm_codesign.recorder import active, session
 from vllm_codesign.settings import DEFAULT_RING_BYTES
 
-BLOCK_SIZES = (16, 128)
 CHUNK_TOKENS = 2_048
 """Prompt tokens of a step."""
-HASHES = ("sha256", "sha256_cbor", *(("xxhash",) if find_spec("xxhash") else ()))
-"""Those of vLLM's that are installed."""
 
 _ROWS = {
     "kv.lookup": ("manager", "get_computed_blocks"),
@@ -28,23 +25,6 @@ _ROWS = {
     "kv.get_new_blocks": ("pool", "get_new_blocks"),
     "kv.cache_blocks": ("pool", "cache_full_blocks"),
 }
-
-
-def hasher(name: str, block_size: int) -> Callable[[Any], Any]:
-    """vLLM's block hasher of a request."""
-    from vllm.utils.hashing import get_hash_fn_by_name
-    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-
-    function = get_hash_fn_by_name(name)
-    init_none_hash(function)
-    return get_request_block_hasher(block_size, function)
-
-
-def request_of(name: str, tokens: list[int], block_hasher: Callable[[Any], Any] | None) -> Any:
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.request import Request
-
-    return Request(name, tokens, SamplingParams(max_tokens=1), None, block_hasher=block_hasher)
 
 
 class Pool:

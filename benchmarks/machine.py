@@ -11,6 +11,7 @@ from typing import Any
 
 import vllm_codesign
 from vllm_codesign.hooks.installer import vllm_version
+from vllm_codesign.micro.machine import field
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 def describe() -> dict[str, Any]:
     """Machine and versions."""
     return {
-        "cpu": _field(Path("/proc/cpuinfo"), "model name"),
+        "cpu": field(Path("/proc/cpuinfo"), "model name"),
         "cores": os.cpu_count(),
-        "memory": _field(Path("/proc/meminfo"), "MemTotal"),
+        "memory": field(Path("/proc/meminfo"), "MemTotal"),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "vllm": vllm_version(),
@@ -28,14 +29,6 @@ def describe() -> dict[str, Any]:
         "codesign": vllm_codesign.__version__,
         "commit": _commit(),
     }
-
-
-def _field(path: Path, name: str) -> str:
-    for line in path.read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == name:
-            return value.strip()
-    return ""
 
 
 def _commit() -> str:

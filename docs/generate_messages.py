@@ -44,7 +44,17 @@ _PLACES = (
     ),
     (
         "Commands",
-        ("cli", "report", "bench", "patching", "analysis", "backends", "store", "model"),
+        (
+            "cli",
+            "micro",
+            "report",
+            "bench",
+            "patching",
+            "analysis",
+            "backends",
+            "store",
+            "model",
+        ),
         "After `codesign: `, with exit status 1.",
     ),
 )

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks.kv_costs import logged, measure
-from benchmarks.kv_pool import BLOCK_SIZES, HASHES, Pool, hooked
+from benchmarks.kv_pool import Pool, hooked
 from vllm_codesign.hooks.engine_state import ENGINE
+from vllm_codesign.micro.block_hashes import BLOCK_SIZES, HASHES
 from vllm_codesign.recorder import active
 from vllm_codesign.recorder.layout import Kind
 from vllm_codesign.recorder.reader import RingReader

@@ -100,6 +100,11 @@ class Page:
         self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready")
 
+    def open_still(self, url: str) -> None:
+        """The same for a page without a script."""
+        self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
+
     def key(self, key: str, shift: bool = False) -> None:
         """Press and release."""
         code, number, text = KEYS[key]

@@ -83,7 +83,7 @@ async def calibrate(scenario: Scenario, count: CountTokens) -> PromptSource:
     """
     target = scenario.prompt_tokens
     size, fill = max(1, round(target / _TOKENS_PER_WORD)), 0
-    words = _words(size)
+    words = stream(size)
     best: tuple[int, list[str]] | None = None
     for _ in range(_MAX_TRIES):
         tokens = await count(" ".join(words))
@@ -99,7 +99,7 @@ async def calibrate(scenario: Scenario, count: CountTokens) -> PromptSource:
         else:
             # Rounded down: what is missing can be filled, what is over cannot.
             size, fill = max(1, size + math.floor(missing * size / tokens)), 0
-        words = _words(size) + [_FILLER] * fill
+        words = stream(size) + [_FILLER] * fill
     return PromptSource(
         tuple(best[1] if best else words),
         scenario.prompts,
@@ -132,9 +132,9 @@ def server_counter(
     return count
 
 
-def _words(size: int) -> list[str]:
-    """The first `size` words of the stream."""
-    source = random.Random(_SEED)
+def stream(size: int, seed: int = _SEED) -> list[str]:
+    """The first `size` words of the stream, or of another one that is like it."""
+    source = random.Random(seed)
     return [_word(source) for _ in range(size)]
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "store": "List captures, or load one into ClickHouse.",
     "patch": "List, apply or revert patches of the vLLM installed here.",
     "dump": "Print every record of a capture.",
+    "micro": "Time single components on this machine, and how they grow.",
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }
 

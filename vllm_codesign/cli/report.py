@@ -12,6 +12,7 @@ from rich.console import Console
 
 from vllm_codesign.analysis.against import against
 from vllm_codesign.analysis.arms import compare
+from vllm_codesign.analysis.micro import read
 from vllm_codesign.analysis.overview import arms_of, overview
 from vllm_codesign.analysis.samples import Samples
 from vllm_codesign.analysis.sides import Server, server_of
@@ -19,6 +20,7 @@ from vllm_codesign.model.bench import ArmsRun
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.report.against_page import render_against
 from vllm_codesign.report.arms_page import render_arms
+from vllm_codesign.report.micro_page import render_micro, section
 from vllm_codesign.report.page import render
 
 
@@ -42,6 +44,12 @@ from vllm_codesign.report.page import render
     type=click.Path(path_type=Path),
     help="A second capture: write what differs between the two.",
 )
+@click.option(
+    "--micro",
+    "micro_file",
+    type=click.Path(path_type=Path),
+    help="What `codesign micro` wrote: plots of it, alone where no CAPTURE is named.",
+)
 @click.option("--scenario", metavar="NAME", help="Show this scenario alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(
@@ -49,6 +57,7 @@ def command(
     results: Path | None,
     out: Path,
     other: Path | None,
+    micro_file: Path | None,
     scenario: str | None,
     as_json: bool,
 ) -> None:
@@ -62,18 +71,25 @@ def command(
     codesign report out/demo --out demo.html
     codesign report out/arms --out arms.html
     codesign report out/after --against out/before
+    codesign report out/demo --micro out/micro.json
     """
+    micro = read(micro_file) if micro_file is not None else None
     named = results or capture
     arms = arms_of(named) if named is not None else None
+    if micro_file is not None and (other is not None or arms is not None):
+        raise CodesignError("--micro goes with one capture or alone: leave --against and arms out")
     with Console(stderr=True).status("reading the capture"):
-        if other is not None:
+        if micro is not None and micro_file is not None and named is None:
+            page, said = render_micro(micro, micro_file), f"{len(micro.timings)} timings drawn"
+        elif other is not None:
             found = against(_server(capture, results, scenario), _server(other, None, scenario))
             page, said = render_against(found), found.sentence
         elif arms is not None:
             page, said = _compared(*arms, scenario)
         else:
             view = overview(capture, results, scenario)
-            page, said = render(view, scenario), view.verdicts[0].sentence
+            drawn = section(micro, micro_file) if micro is not None and micro_file else None
+            page, said = render(view, scenario, drawn), view.verdicts[0].sentence
     _write(out, page)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))

@@ -72,6 +72,8 @@ STEPS = {
     "update": "#d98c4a",
 }
 KV = "#56b4e9"
+SERIES = ("#1f8fd6", "#c93f53", "#1b9e77", "#b8860b", "#7a6fd0", "#a9745b")
+"""Lines of a plot: each three to one or better against the page, light and dark."""
 _SPANS = {p.span.name: PHASES[p.key] for p in server.PHASES if p.span is not None}
 _DARK, _LIGHT = "#10151d", "#ffffff"
 

@@ -17,10 +17,11 @@ from vllm_codesign.report.environment import compact, environment, utc
 from vllm_codesign.report.strip import Strips, strips
 
 
-def render(view: Overview, scenario: str | None = None) -> str:
+def render(view: Overview, scenario: str | None = None, micro: dict[str, Any] | None = None) -> str:
     """The whole page. Everything from the capture is escaped; the script gets it as JSON.
 
-    `scenario`: the one that `view` was narrowed to, if any.
+    `scenario`: the one that `view` was narrowed to, if any. `micro`: `micro_page.section` of
+    what `codesign micro` found, to be shown as well.
     """
     inside = embedded(view, scenario)
     return (
@@ -29,6 +30,7 @@ def render(view: Overview, scenario: str | None = None) -> str:
         .render(
             **figures(view),
             inside=inside,
+            micro=micro,
             data=compact(inside.data),
             outcomes=sorted({outcome for s in view.tables.scenarios for outcome in s.outcomes}),
         )

@@ -1,0 +1,126 @@
+"""Rounds, their order, the deadline, and results that are not what they should be."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+
+import pytest
+
+from vllm_codesign.micro.case import Case, Ready
+from vllm_codesign.micro.harness import measure, no_collector, one_core
+from vllm_codesign.model.errors import CodesignError
+
+FOR_EVER = float("inf")
+
+
+def case(name: str, log: list[str], units: int = 1, wrong: str | None = None) -> Case:
+    def prepare() -> Ready:
+        return Ready(lambda: log.append(name), lambda _: wrong, units)
+
+    return Case(name, "frontend", prepare, "kind", 1_000)
+
+
+def test_every_round_has_every_case_once_in_an_order_of_its_own() -> None:
+    log: list[str] = []
+    names = [f"case{number}" for number in range(12)]
+    measured = measure([case(name, log) for name in names], 4, FOR_EVER)
+    timings = measured.timings
+    rounds = [log[begin : begin + 12] for begin in range(0, len(log), 12)]
+    assert len(rounds) == 5, "one warms up"
+    assert all(sorted(each) == sorted(names) for each in rounds)
+    assert len({tuple(each) for each in rounds}) == 5
+    assert [t.component for t in timings] == names
+    assert {len(t.samples_ns) for t in timings} == {4}
+    assert measured.skipped == []
+
+
+def test_a_time_is_that_of_the_call_alone_and_of_one_unit() -> None:
+    def prepare() -> Ready:
+        time.sleep(0.03)
+        return Ready(lambda: time.sleep(0.02), lambda _: time.sleep(0.03), 10)
+
+    (timing,) = measure([Case("sleep", "frontend", prepare)], 3, FOR_EVER).timings
+    assert 2e6 <= timing.median_ns < 3e6
+    assert min(timing.samples_ns) <= timing.low_ns <= timing.median_ns <= timing.high_ns
+
+
+def test_cpu_time_has_no_part_of_what_others_did() -> None:
+    def prepare() -> Ready:
+        def works_and_sleeps() -> None:
+            until = time.process_time() + 0.02
+            while time.process_time() < until:
+                pass
+            time.sleep(0.06)
+
+        return Ready(works_and_sleeps, lambda _: None)
+
+    cases = [Case("both", "frontend", prepare)]
+    cpu = measure(cases, 3, FOR_EVER, clock="cpu")
+    (timing,) = cpu.timings
+    assert 20e6 <= timing.median_ns < 30e6
+    assert cpu.others is not None
+    assert cpu.others > 0.7, "a sleep looks like another's turn"
+    (wall,) = measure(cases, 3, FOR_EVER).timings
+    assert wall.median_ns >= 80e6
+
+
+def test_a_wrong_result_is_no_figure() -> None:
+    with pytest.raises(CodesignError) as raised:
+        measure([case("encode", [], wrong="its tokens are others")], 2, FOR_EVER)
+    assert str(raised.value) == (
+        "encode (kind) at 1,000 tokens: its tokens are others; nothing of it is reported"
+    )
+    assert gc.isenabled()
+
+
+def test_the_deadline_ends_it_and_what_is_missing_is_said() -> None:
+    log: list[str] = []
+    measured = measure([case("late", log)], 5, time.monotonic() - 1)
+    assert (measured.timings, log, measured.others) == ([], [], None)
+    assert [(s.component, s.reason) for s in measured.skipped] == [
+        ("late (kind) at 1,000 tokens", "no time was left for it: more --seconds")
+    ]
+
+
+def test_rounds_that_were_done_before_the_deadline_count() -> None:
+    def prepare() -> Ready:
+        return Ready(lambda: time.sleep(0.02), lambda _: None)
+
+    begun = time.monotonic()
+    measured = measure([Case("slow", "frontend", prepare)], 10_000, begun + 0.3)
+    (timing,) = measured.timings
+    assert 1 <= len(timing.samples_ns) < 20
+    assert measured.skipped == []
+    assert time.monotonic() - begun < 5
+
+
+def test_prompts_are_renewed_before_each_round() -> None:
+    numbers: list[int] = []
+    measure([case("one", [])], 2, FOR_EVER, numbers.append)
+    assert numbers == [0, 1, 2]
+
+
+def test_the_collector_is_off_inside_and_as_before_afterwards() -> None:
+    with no_collector():
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_one_core_and_then_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    with one_core() as said:
+        assert os.sched_getaffinity(0) == {max(before)}
+        assert said == f"core {max(before)}"
+    assert os.sched_getaffinity(0) == before
+
+    def refused(pid: int, cores: set[int]) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    with one_core() as said:
+        assert said == "no: Operation not permitted"

@@ -1,0 +1,120 @@
+"""A whole run: components and scheduler share the time, and what is missing is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.micro import timing
+from vllm_codesign.micro import run as room
+from vllm_codesign.micro.run import NAMES, Plan, execute
+from vllm_codesign.micro.scheduler import Grid
+from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.model.micro import MicroRun, Timing
+
+GRID = Grid(requests=(1, 2, 4), tokens=(64,), block_size=16)
+
+
+def no_model() -> str:
+    raise AssertionError("no component here needs a tokenizer")
+
+
+def plan(*names: str, seconds: float = 60.0, grid: Grid = GRID) -> Plan:
+    return Plan(names, no_model, (1_000, 2_000, 4_000), 2, seconds, grid)
+
+
+def silent(line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def scheduled(
+    monkeypatch: pytest.MonkeyPatch, found: Callable[[float], Iterator[Timing]]
+) -> list[float]:
+    """Stands in for the scheduler; the deadlines that it is given."""
+    deadlines: list[float] = []
+
+    def stand_in(
+        grid: Grid, rounds: int, deadline: float, progress: Callable[[str], None]
+    ) -> Iterator[Timing]:
+        deadlines.append(deadline)
+        return found(deadline)
+
+    monkeypatch.setattr(room, "vllm_version", lambda: "0.32.0")
+    monkeypatch.setattr(room, "time_scheduler", stand_in)
+    return deadlines
+
+
+def skipped(run: MicroRun) -> list[tuple[str, str]]:
+    return [(each.component, each.reason) for each in run.skipped]
+
+
+def test_without_vllm_the_scheduler_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "vllm_version", lambda: "")
+    run = execute(plan("sha256", "scheduler"), silent)
+    assert skipped(run) == [("scheduler", "vllm is not installed")]
+    assert [t.tokens for t in run.timings] == [1_000, 2_000, 4_000]
+    assert [(g.component, g.against, g.sizes) for g in run.growths] == [
+        ("sha256", "tokens", [1_000, 2_000, 4_000])
+    ]
+    assert run.environment["rounds"] == "2"
+
+
+def test_a_scheduler_that_cannot_be_built_costs_nobody_elses_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unfit(deadline: float) -> Iterator[Timing]:
+        raise CodesignError("this vLLM's Scheduler wants to be built otherwise")
+        yield
+
+    scheduled(monkeypatch, unfit)
+    run = execute(plan("sha256", "scheduler"), silent)
+    assert skipped(run) == [("scheduler", "this vLLM's Scheduler wants to be built otherwise")]
+    assert len(run.timings) == 3
+    with pytest.raises(CodesignError, match=r"nothing could be timed \(scheduler: this vLLM's"):
+        execute(plan("scheduler"), silent)
+
+
+def test_cases_of_the_grid_without_a_figure_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(deadline: float) -> Iterator[Timing]:
+        for requests in (1, 2):
+            yield timing("schedule", 5.0, group="scheduler", requests=requests, tokens=64)
+
+    scheduled(monkeypatch, two)
+    grid = Grid(requests=(1, 2, 4, 1_024), tokens=(64,), most_tokens=1_000)
+    assert skipped(execute(plan("scheduler", grid=grid), silent)) == [
+        ("scheduler, 1,024 x 64 tokens", "more than 1,000 tokens in all"),
+        ("scheduler, 4 x 64 tokens", "no time was left for it: more --seconds"),
+    ]
+
+
+def test_both_get_their_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(deadline: float) -> Iterator[Timing]:
+        yield timing("schedule", 5.0, group="scheduler", requests=1, tokens=64)
+
+    deadlines = scheduled(monkeypatch, one)
+    begun = time.monotonic()
+    many = Plan(("sha256", "scheduler"), no_model, (100_000,), 1_000_000, 2.0, GRID)
+    execute(many, silent)
+    assert 0.7 < time.monotonic() - begun < 2.0
+    assert deadlines[0] == pytest.approx(begun + 2.0, abs=0.2)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: run `make setup`"
+)
+def test_a_real_scheduler() -> None:
+    run = execute(plan("scheduler"), silent)
+    assert skipped(run) == []
+    assert {t.component for t in run.timings} == {
+        "schedule", "update_from_output", "allocate_slots", "get_computed_blocks",
+    }  # fmt: skip
+    schedule = [g for g in run.growths if g.component == "schedule" and g.variant == "decode"]
+    assert [(g.against, g.at, g.sizes) for g in schedule] == [("requests", 64, [1, 2, 4])]
+
+
+def test_names_are_those_of_the_command() -> None:
+    assert NAMES[-1] == "scheduler"
+    assert len(set(NAMES)) == len(NAMES) == 11
