@@ -44,7 +44,7 @@ _PLACES = (
     ),
     (
         "Commands",
-        ("cli", "report", "bench", "analysis", "backends", "store", "model"),
+        ("cli", "micro", "report", "bench", "analysis", "backends", "store", "model"),
         "After `codesign: `, with exit status 1.",
     ),
 )
