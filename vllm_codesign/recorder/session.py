@@ -1,7 +1,7 @@
 """A session: the shared-memory folder of one server run on one host.
 
     <shm>/codesign-<pid>-<start>/     mode 0700
-        control                       one page: level, owner, exporter
+        control                       one page: level, owner, exporter, what was lost
         session.json                  settings and versions of the owner
         <role>-<pid>.ring             one per recording process
         <role>-<pid>.hooks.json       outcome of each hook there
