@@ -28,6 +28,7 @@ from vllm_codesign.bench.server import check_flags, say
 from vllm_codesign.bench.vllm_platform import device_type
 from vllm_codesign.model.bench import ArmRepeat, ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 from vllm_codesign.semconv.metrics import ARM
 from vllm_codesign.semconv.service import RESOURCE_ATTRIBUTES
 
@@ -112,8 +113,9 @@ def _check(asked: ArmsPlan) -> None:
     check_flags(asked.server.flags)
     for flag in asked.server.flags:
         # vLLM takes underscores for dashes, and --x.y for a field of x.
-        if flag.split("=")[0].split(".")[0].replace("_", "-") in _OURS:
-            raise CodesignError(f"{flag}: the arms set it; leave the flag out")
+        name = flag.split("=")[0]
+        if name.split(".")[0].replace("_", "-") in _OURS:
+            raise CodesignError(f"{name}: the arms set it; leave the flag out")
     if LMCACHE in asked.arms:
         lmcache_server.check_installed(asked.server.python)
 
@@ -121,8 +123,8 @@ def _check(asked: ArmsPlan) -> None:
 def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
     new = ArmsRun(
         tool_version=__version__,
-        model=asked.server.model,
-        server_flags=list(asked.server.flags),
+        model=without_userinfo(asked.server.model),
+        server_flags=without_secrets(asked.server.flags),
         arrival=str(asked.plan.arrival),
         warm_up=asked.plan.warm_up,
         arms=list(asked.arms),
@@ -135,7 +137,8 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
     old = results.read_arms(path)
     if old is not None:
         results.check_same_arms(path, old, new)
-        return old.model_copy(update={"repeats": new.repeats})
+        now = {"repeats": new.repeats, "model": new.model, "server_flags": new.server_flags}
+        return old.model_copy(update=now)
     for arm in asked.arms:
         # Nobody's folder is removed unless `path` says that it is ours.
         if (path.parent / arm).exists():

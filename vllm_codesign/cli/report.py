@@ -63,16 +63,19 @@ def command(
     """
     named = results or capture
     arms = arms_of(named) if named is not None else None
+    notes: tuple[str, ...] = ()
     with Console(stderr=True).status("reading the capture"):
         if other is not None:
             found = against(overview(capture, results, scenario), overview(other, None, scenario))
-            page, said = render_against(found), found.sentence
+            page, said, notes = render_against(found), found.sentence, found.levels
         elif arms is not None:
             page, said = _compared(*arms, scenario)
         else:
             view = overview(capture, results, scenario)
             page, said = render(view, scenario), view.verdicts[0].sentence
     _write(out, page)
+    for line in notes:
+        click.echo(f"codesign: {line}", err=True)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))
     else:
