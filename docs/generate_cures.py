@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vllm_codesign.analysis.cures import AHEAD, CURES, Cure
+from vllm_codesign.analysis.cure_texts import filled
+from vllm_codesign.analysis.cures import CURES, Cure
+from vllm_codesign.analysis.server_settings import ServerSettings
 
 PAGE = Path(__file__).with_name("report.md")
 _BEGIN = "<!-- cures: docs/generate_cures.py writes what follows -->\n"
@@ -18,24 +20,28 @@ def table() -> str:
         "|---|---|---|---|---|",
         *(
             f"| {cure.label} | `{cure.part.value}` | {_code(cure.idle)} | {_change(cure)}"
-            f"{_old(cure.old_change)} | {cure.at_most} |"
+            f" | {cure.at_most} |"
             for cure in CURES
         ),
     ]
     return "\n".join(rows) + "\n"
 
 
+_TEXTS = {**filled(ServerSettings(), None, {}), "workers": "{workers}", "limit": "{limit}"}
+
+
 def _change(cure: Cure) -> str:
-    """As it is said of a server on a GPU."""
-    return cure.change.format(workers="{workers}", limit="{limit}", ahead=AHEAD)
+    """As it is said of a server on a GPU of which nothing is known."""
+    said = "; ".join(way.text for way in cure.ways)
+    if cure.then:
+        said += f"; where that is set: {cure.then}"
+    if cure.old_change:
+        said += f"; vLLM 0.19: {cure.old_change}"
+    return said.format(**_TEXTS)
 
 
 def _code(value: str | None) -> str:
     return f"`{value}`" if value else ""
-
-
-def _old(change: str) -> str:
-    return f"; vLLM 0.19: {change}" if change else ""
 
 
 def page() -> str:

@@ -64,3 +64,33 @@ def test_without_chunks_nothing_is_said_of_a_first_one() -> None:
     assert found is not None
     assert found.ttft is None
     assert found.ttft_parts == {}
+
+
+def test_the_pool_is_as_large_as_the_spans_say() -> None:
+    gathered = Gathered()
+    sizes: list[dict[str, int]] = [{}, {S.POOL_SIZE.key: 4}, {S.POOL_SIZE.key: 3}]
+    for size in sizes:
+        gathered.take(trace(900, 1000, span(S.TOKENIZE_WAIT.name, 900, 960, **size)), {})
+    found = gathered.summary({}, strip=False)
+
+    assert found is not None
+    assert found.pool_threads == 4
+    assert found.plans_ahead is None
+    assert found.settings(None).threads == 4
+    unsaid = Gathered()
+    unsaid.take(trace(900, 1000, span(S.TOKENIZE_WAIT.name, 900, 960)), {})
+    none = unsaid.summary({}, strip=False)
+    assert none is not None
+    assert none.pool_threads is None
+
+
+@pytest.mark.parametrize(("every", "ahead"), [(STEP_NS, False), (STEP_NS - 20, True)])
+def test_a_hundred_steps_say_whether_they_are_planned_ahead(every: int, ahead: bool) -> None:
+    made = [step(n, 1000 + n * every) for n in range(1, 102)]
+    gathered = Gathered()
+    gathered.take(trace(900, 1000, span(S.TOKENIZE_WAIT.name, 900, 960)), {})
+    whole, few = timelines(made), timelines(made[:100])
+    for engines, wanted in ((whole, ahead), (few, None)):
+        found = gathered.summary(engines, strip=False)
+        assert found is not None
+        assert found.plans_ahead is wanted

@@ -5,16 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.accounting.cases import ENGINE
 from tests.analysis.test_arms import accountable
+from tests.backends import known
 from tests.support import traces
 from vllm_codesign import semconv as S
-from vllm_codesign.analysis.against import against, sheet
-from vllm_codesign.analysis.overview import overview
+from vllm_codesign.analysis.against import IN_ENGINE, against, sheet
+from vllm_codesign.analysis.overview import Overview, overview
 from vllm_codesign.analysis.samples import Samples
 from vllm_codesign.analysis.sides import Server, server_of
 from vllm_codesign.cli import report
@@ -96,7 +99,8 @@ def test_the_page_has_the_cells_and_the_caution(slow: Path, fast: Path, tmp_path
     assert result.stdout.startswith(f"{out}: conc4: a request takes 200.0 ms here")
     page = out.read_text()
     (table,) = re.findall(r"<caption>conc4, mean ms.*?</table>", page, re.DOTALL)
-    cells = [html.unescape(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", table)]
+    body = table.split("<tbody>")[1]
+    cells = [html.unescape(c) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", body)]
     wanted = [c for row in sheet(against(read(slow), read(fast)).pairs[1]).rows for c in row]
     assert cells == wanted
     assert "conc4: total 171.1 -&gt; 201.1 ms, +30.00 ms [+30.00, +30.00], beyond noise" in page
@@ -108,6 +112,87 @@ def test_the_page_has_the_cells_and_the_caution(slow: Path, fast: Path, tmp_path
     asked.append("--json")
     result = CliRunner().invoke(report.command, asked, catch_exceptions=False)
     assert json.loads(result.stdout) == {"report": str(out), "bytes": out.stat().st_size}
+
+
+def stepwise(folder: Path, at_request: int = 0) -> Path:
+    """The same demo, recorded at level `step`, but for so many of the second scenario."""
+    made = accountable()
+    for number, trace in enumerate(made):
+        level = "request" if number >= len(made) - at_request else "step"
+        trace.root.attributes[S.LEVEL.key] = level  # type: ignore[index]
+        children = tuple(
+            replace(span, attributes={**span.attributes, S.ENGINE_PID.key: ENGINE})
+            if span.name in (S.ENGINE_QUEUE.name, S.PREFILL.name, S.DECODE.name)
+            else span
+            for span in trace.children
+        )
+        made[number] = RequestTrace(trace.root, children)
+    traces.write_capture(folder / "capture", [*made, *known.steps(made)])
+    (folder / "results.json").write_text(traces.bench_run(made).model_dump_json())
+    return folder
+
+
+def test_of_two_levels_only_what_both_have_is_compared(
+    views: tuple[Overview, Overview], tmp_path: Path
+) -> None:
+    deep, flat = overview(stepwise(tmp_path)), views[1]
+    found = against(deep, flat)
+    assert found.levels == (
+        "single, conc4: recorded at level step here and at level request there; below `step` "
+        "device and host cannot be told apart, so what the engine did is one row (in the engine) "
+        "and exposed host time is left out; record both at level step (`CODESIGN_LEVEL=step`) to "
+        "compare part by part",
+    )
+    for pair in found.pairs:
+        accounts = [each.accounts for each in (pair.here, pair.there)]
+        rows = {row[0]: row[1:] for row in sheet(pair).rows}
+        assert not {"host, exposed", "host, hidden"} & rows.keys()
+        assert not any(row.startswith(("device", "engine", "queue")) for row in rows)
+        assert {IN_ENGINE, "frontend.cpu", "total"} <= rows.keys()
+        for which, of in enumerate(accounts):
+            assert of is not None
+            engine = sum(
+                stat.mean
+                for part, stat in of.parts.items()
+                if part.split(".")[0] in ("device", "queue", "engine")
+            )
+            assert float(rows[IN_ENGINE][which].replace(",", "")) == pytest.approx(engine, rel=0.01)
+            assert engine > 0
+            parts = [float(row[which].replace(",", "")) for name, row in rows.items()]
+            assert sum(parts) == pytest.approx(2 * of.total.mean, rel=0.01), "and the total itself"
+    assert "exposed" not in found.sentence
+    assert against(flat, deep).levels[0].startswith("single, conc4: recorded at level request here")
+    assert against(deep, deep).levels == against(flat, flat).levels == ()
+
+
+def test_a_level_that_was_switched_meanwhile_is_neither(
+    views: tuple[Overview, Overview], tmp_path: Path
+) -> None:
+    switched = overview(stepwise(tmp_path, at_request=5))
+    found = against(switched, switched)
+    assert [pair.alike for pair in found.pairs] == [True, False]
+    assert found.levels[0].startswith(
+        "conc4: recorded at level request and step here and at level request and step there; "
+    )
+
+
+def test_both_levels_are_said_in_the_terminal_and_on_the_page(fast: Path, tmp_path: Path) -> None:
+    deep, out = stepwise(tmp_path / "deep"), tmp_path / "against.html"
+    asked = [str(fast), "--against", str(deep), "--out", str(out)]
+    result = CliRunner().invoke(report.command, asked, catch_exceptions=False)
+    (line,) = [each for each in result.stderr.splitlines() if "level" in each]
+    assert line.startswith("codesign: single, conc4: recorded at level request here and at level")
+    page = out.read_text()
+    assert "<strong>Different levels</strong>, single, conc4: recorded at level request" in page
+    assert page.index("Different levels") < page.index("<section")
+    assert f"</i>{IN_ENGINE}</span>" in page
+    assert "device.decode" not in page
+    assert "engine.decode" not in page
+
+    asked = [str(fast), "--against", str(fast), "--out", str(out)]
+    result = CliRunner().invoke(report.command, asked, catch_exceptions=False)
+    assert "level" not in result.stderr
+    assert "Different levels" not in out.read_text()
 
 
 def test_a_second_capture_that_is_not_there(slow: Path, tmp_path: Path) -> None:

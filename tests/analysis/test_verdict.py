@@ -10,7 +10,8 @@ import pytest
 from vllm_codesign.accounting import EngineTime, Fleet
 from vllm_codesign.analysis import verdict
 from vllm_codesign.analysis.accounts import LATENCY, THROUGHPUT, Accounts
-from vllm_codesign.analysis.cures import AHEAD
+from vllm_codesign.analysis.cure_sheet import cure_sheet
+from vllm_codesign.analysis.cure_texts import AHEAD
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.analysis.tables import NO_CLIENT, Scenario, Tables
 from vllm_codesign.analysis.verdict import Verdict, verdicts
@@ -146,6 +147,22 @@ def test_workers_are_those_that_clients_and_cpus_can_use() -> None:
     assert "`--renderer-num-workers 8`" in found.sentence
     found, _ = said(scenario(POOL_BOUND), cpus=1)
     assert "`--renderer-num-workers 2`" in found.sentence
+
+
+def test_workers_that_the_server_has_are_not_suggested() -> None:
+    made = scenario(POOL_BOUND)
+    assert made.accounts is not None
+    for threads, cure in (
+        (3, "`--renderer-num-workers 4`"),
+        (4, "more CPUs for the API server (its 4 renderer threads may use 4)"),
+        (6, "more CPUs for the API server (its 6 renderer threads may use 4)"),
+    ):
+        found = replace(made, accounts=replace(made.accounts, pool_threads=threads))
+        verdict, _ = said(found)
+        assert verdict.sentence.endswith(f"tokenizer pool wait: {cure} can remove at most those.")
+        sheet = cure_sheet(found, 32, None)
+        assert sheet is not None
+        assert sheet.rows[0][2] == "`--renderer-num-workers 8`"
 
 
 def test_0_19_has_no_such_workers() -> None:

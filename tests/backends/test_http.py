@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 
 import pytest
 
@@ -44,11 +46,46 @@ def test_not_found_is_an_answer_if_it_is_json() -> None:
         (503, b"x" * 1_000, r"status 503: x{200}\.\.\."),
         (200, b"<!DOCTYPE html>", "is not Jaeger: /x answers '<!DOCTYPE html>'"),
         (200, b'{"cut', "is not Jaeger"),
+        (200, b'{"a": "\xff"}', "is not Jaeger"),
+        (200, b"[" * 100_000, "is not Jaeger"),
+        (500, b'{"error": {"message": "\\ud800 \xff"}}', "with status 500: "),
+        (500, b"[" * 100_000, r"with status 500: \[{200}\.\.\."),
     ],
 )
 def test_errors(status: int, body: bytes, line: str) -> None:
     with pytest.raises(CodesignError, match=line) as error:
         get(status, body)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 50\r\n\r\nshort", "with status 500: "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "broke off"),
+        (b"HTTP/1.1 20x OK\r\n\r\n", "broke off"),
+        (b"\x00\xff\n\n", "broke off"),
+    ],
+)
+def test_answers_that_break_off(answer: bytes, line: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def once() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        threading.Thread(target=once, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(CodesignError, match=line) as error:
+            Endpoint("Tempo", url).get("/x")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/\xe4", "http://\xe4..b", "http://h/a b"])
+def test_letters_that_no_url_has(url: str) -> None:
+    with pytest.raises(CodesignError, match=r"cannot be asked|broke off|cannot reach") as error:
+        Endpoint("Tempo", url).get("/x")
     assert "\n" not in str(error.value)
 
 

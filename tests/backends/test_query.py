@@ -36,6 +36,18 @@ def test_what_is_no_time(text: str) -> None:
         parse_time(text, NOW)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("99999999999d", "9" * 400 + "d", "25000d", "0001-01-01", "1969-12-31T23:59:59"),
+        *("9999-12-31", "99999999999", "0001-01-01T00:00:00+23:59"),
+    ],
+)
+def test_a_time_that_nothing_is_of(text: str) -> None:
+    with pytest.raises(CodesignError, match="is not between 1970 and 2116: name a later one"):
+        parse_time(text, NOW)
+
+
 def test_trace_ids() -> None:
     assert parse_trace_id("ABCdef") == 0xABCDEF
     for text in ("", "0", "0x1", "g", "1" * 33):

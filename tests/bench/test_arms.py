@@ -157,6 +157,25 @@ def test_the_servers_own_environment_wins(own, tmp_path, monkeypatch):
     assert len(execute_with(server, PLAN, tmp_path / "out", lambda _line: None).requests) == 4
 
 
+def test_a_secret_flag_is_used_and_written_nowhere(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "capture,args")
+    keyed = OwnServer("tiny", ("--api-key", "s3cret-key"), own.python)
+    out = tmp_path / "out"
+    run = execute_arms(plan(keyed, "hbm"), out, (lines := []).append)
+
+    assert run.server_flags == ["--api-key", "..."]
+    assert "key of 10 letters" in (out / "hbm/1/server.log").read_text()
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"s3cret" not in written
+    assert not any("s3cret" in line for line in lines)
+    assert execute_arms(plan(keyed, "hbm"), out, lines.append) == run
+
+    other = OwnServer("tiny", ("--api-key", "s3cret-key", "--x"), own.python)
+    with pytest.raises(CodesignError, match="other server flags") as error:
+        execute_arms(plan(other, "hbm"), out, lines.append)
+    assert "s3cret" not in str(error.value)
+
+
 def test_a_single_arm_needs_nothing_of_the_other(own, tmp_path):
     (Path(own.python).parent / "lmcache").unlink()
     run = execute_arms(plan(own, "hbm", repeats=2), tmp_path / "out", lambda _line: None)
@@ -177,7 +196,7 @@ def test_a_missing_lmcache_is_told_before_anything_is_started(own, tmp_path):
 @pytest.mark.parametrize(
     "flag",
     [
-        "--kv-transfer-config={}",
+        '--kv-transfer-config={"api_key": "s3cret"}',
         "--kv_transfer_config",
         "--kv-transfer-config.kv_role",
         "--no-enable-prefix-caching",
@@ -187,9 +206,10 @@ def test_a_missing_lmcache_is_told_before_anything_is_started(own, tmp_path):
 def test_what_the_arms_set_is_not_the_users(own, tmp_path, flag):
     own = OwnServer("tiny", (flag,), own.python)
 
-    with pytest.raises(CodesignError, match="leave the flag out"):
+    with pytest.raises(CodesignError, match="leave the flag out") as error:
         execute_arms(plan(own), tmp_path / "out", (lines := []).append)
     assert lines == []
+    assert "s3cret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

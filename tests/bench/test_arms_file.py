@@ -145,6 +145,18 @@ def test_an_arm_has_its_flags_its_environment_and_its_interpreter(own, tmp_path,
     assert seen["PYTHONHASHSEED"] == "5"
 
 
+def test_secrets_are_used_and_not_written(own, tmp_path):
+    arm = Arm(name="a", flags=["--api-key", "s3cret"], env={"HF_TOKEN": "t0ken", "A": "b=c"})
+    out = tmp_path / "out"
+    execute_arms(ArmsPlan(own, PLAN, (arm,), 1), out, lambda _line: None)
+    text = (out / "results.json").read_text()
+    assert "s3cret" not in text
+    assert "t0ken" not in text
+    (written,) = results.read_arms(out / "results.json").definitions
+    assert written.flags == ["--api-key", "..."]
+    assert written.env == {"HF_TOKEN": "...", "A": "b=c"}
+
+
 def test_an_arm_that_is_defined_otherwise_is_another_run(own, tmp_path):
     out = tmp_path / "out"
     execute_arms(ArmsPlan(own, PLAN, (Arm(name="a"),), 1), out, lambda _line: None)

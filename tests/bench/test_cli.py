@@ -65,6 +65,7 @@ def test_failures_are_shown_and_end_it_only_when_nothing_worked(server, codesign
         ([], "name a server with --url or a model to serve with --model"),
         (["--url", "http://h", "--model", "m"], "not both"),
         (["--url", "http://h", "--", "--enforce-eager"], "--enforce-eager: flags after -- are for"),
+        (["--url", "http://h", "--", "--api-key=s3cret"], "--api-key=...: flags after -- are for"),
         (["--url", "h"], "'h' is not a URL"),
         (["--url", "http://127.0.0.1:1"], "no server answers at http://127.0.0.1:1"),
         (["--url", "http://h", "--arrival", "all"], "arrival 'all' is not known"),

@@ -72,3 +72,44 @@ def test_a_run_over_two_servers_has_no_single_capture(own, tmp_path):
     assert done.capture is None
     assert len(done.requests) == 4
     assert any("spread over several captures" in line for line in lines)
+
+
+def test_a_secret_is_used_and_written_nowhere(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "capture,args")
+    out = tmp_path / "out"
+    keyed = OwnServer("tiny", ("--api-key", "s3cret-key", "--hf-token=hf_s3cret"), own.python)
+    run = execute_with(keyed, PLAN, out, (lines := []).append)
+
+    assert run.server_command[-3:] == ["--api-key", "...", "--hf-token=..."]
+    log = (out / "server.log").read_text()
+    assert "'--api-key', '...', '--hf-token=...'" in log
+    assert "key of 10 letters" in log
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert b"s3cret" not in written
+    assert not any("s3cret" in line for line in lines)
+
+    other = OwnServer("tiny", ("--api-key", "an0ther-key", "--hf-token=hf_x"), own.python)
+    assert execute_with(other, PLAN, out, lambda _line: None) == run, "a key is no other server"
+    with pytest.raises(CodesignError, match="another server") as error:
+        execute_with(OwnServer("tiny", ("--api-key", "k3y", "--x"), own.python), PLAN, out)
+    assert "k3y" not in str(error.value)
+
+
+def test_a_file_of_before_goes_on_without_its_secret(own, tmp_path):
+    keyed = OwnServer("tiny", ("--api-key", "s3cret-key"), own.python)
+    done = execute_with(keyed, PLAN, tmp_path, lambda _line: None)
+    old = [word.replace("...", "s3cret-key") for word in done.server_command]
+    half = done.model_copy(update={"requests": done.requests[:2], "server_command": old})
+    results.write(tmp_path / "results.json", half)
+
+    again = execute_with(keyed, PLAN, tmp_path, lambda _line: None)
+    assert len(again.requests) == 4
+    assert "s3cret" not in (tmp_path / "results.json").read_text()
+
+
+def test_a_server_that_dies_says_why_without_its_secret(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "die,args")
+    keyed = OwnServer("tiny", ("--api-key", "no such model"), own.python)
+    with pytest.raises(CodesignError, match=r"ValueError: \.\.\.") as error:
+        execute_with(keyed, PLAN, tmp_path, lambda _line: None)
+    assert "no such model" not in str(error.value)

@@ -164,10 +164,26 @@ def test_urls(url, normal):
     assert normal_url(url) == normal
 
 
-@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", ""])
+@pytest.mark.parametrize("url", ["h:8000", "ftp://h", "http://", "http://[::1", ""])
 def test_what_is_no_url(url):
     with pytest.raises(CodesignError, match="is not a URL: write it like"):
         normal_url(url)
+
+
+async def test_a_password_is_sent_and_written_nowhere(server, path):
+    url = server.url.replace("http://", "http://bob:s3cret@")
+    done = await execute(PLAN, url, path, progress=(lines := []).append)
+
+    assert {seen.headers["Authorization"] for seen in server.seen} == {"Basic Ym9iOnMzY3JldA=="}
+    assert done.url == server.url.replace("http://", "http://...@")
+    assert "s3cret" not in path.read_text()
+    assert not any("s3cret" in line for line in lines)
+    assert await execute(PLAN, url, path, progress=lines.append) == done
+
+    for wrong in ("ftp://bob:s3cret@h", "http://bob:s3cret@127.0.0.1:1", "http://bob:s3cret@h:x"):
+        with pytest.raises(CodesignError) as error:
+            await execute(PLAN, wrong, path, progress=lines.append)
+        assert "s3cret" not in str(error.value)
 
 
 async def test_there_is_a_rest_between_two_batches_and_none_before_the_first(server, path):

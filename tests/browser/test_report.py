@@ -199,6 +199,27 @@ def test_a_screen_reader_is_told_everything_by_name(opened: Page) -> None:
     assert "tokenize wait" in names
 
 
+_BARE = """[...document.querySelectorAll('tbody tr:not(.more)')]
+  .filter(row => !row.querySelector('th[scope="row"]')).length"""
+_ODD = """[...document.querySelectorAll('.sheet tbody tr, #list tbody tr, .hooks tbody tr')]
+  .filter(row => ['fontWeight', 'fontSize', 'color', 'backgroundColor'].some(
+    of => new Set([...row.cells].filter(c => !c.matches('.n, .outcome, .bad'))
+      .map(c => getComputedStyle(c)[of])).size > 1)).length"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_row_has_a_header_that_looks_like_its_cells(
+    page: Page, report: Path, scheme: str
+) -> None:
+    page.media(prefers_color_scheme=scheme)
+    page.open(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.querySelectorAll('#list tbody th[scope=\"row\"]').length") == 10
+    assert page.evaluate("document.querySelectorAll('.sheet tbody th[scope=\"row\"]').length") > 3
+    assert page.evaluate(_BARE) == 0
+    assert page.evaluate(_ODD) == 0
+
+
 def test_no_id_is_given_twice_and_every_reference_leads_somewhere(opened: Page) -> None:
     ids = opened.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids)) > 10

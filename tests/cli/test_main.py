@@ -39,6 +39,15 @@ def test_an_interrupt_is_one_line_and_130(raising, capfd) -> None:
     assert capfd.readouterr().err.strip() == "codesign: interrupted"
 
 
+def test_duckdbs_interrupt_is_one_too(raising, capfd) -> None:
+    raising(RuntimeError("Query interrupted"))
+    assert cli.main(["doctor"]) == 130
+    assert capfd.readouterr().err == "codesign: interrupted\n"
+    raising(RuntimeError("dictionary changed size"))
+    with pytest.raises(RuntimeError, match="changed size"):
+        cli.main(["doctor"])
+
+
 def test_what_nobody_expected_keeps_its_traceback(raising) -> None:
     raising(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):

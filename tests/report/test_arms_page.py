@@ -34,12 +34,21 @@ def test_the_pages_cells_are_the_terminals(tmp_path: Path) -> None:
     body = page.split("<tbody>")[1].split("</tbody>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
     found = [
-        tuple(html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row))
+        tuple(html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row))
         for row in rows
     ]
     assert found == list(arms_sheet(comparison).rows)
     assert "beyond noise" in found[1]
     assert "bootstrap over servers" in page
+
+
+def test_a_secret_in_a_file_of_before_is_not_shown(tmp_path: Path) -> None:
+    run = arms_run(tmp_path, HEADERS_MS)
+    flags = ["--api-key", "s3cret", "--model=https://bob:s3cret@h/m"]
+    old = run.model_copy(update={"server_flags": flags, "model": "https://bob:s3cret@h/m"})
+    page = render_arms(old, compare(run, tmp_path), tmp_path)
+    assert "s3cret" not in page
+    assert "--api-key ... --model=https://...@h/m" in page
 
 
 def test_shares_sum_to_the_whole() -> None:

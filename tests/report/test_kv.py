@@ -67,7 +67,9 @@ def cells(page: str, title: str) -> list[list[str]]:
         rf"<caption>{re.escape(title)}[^<]*</caption>(.*?)</table>", page, re.DOTALL
     )
     rows = re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1], re.DOTALL)
-    return [[html.unescape(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+    return [
+        [html.unescape(c) for c in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)] for row in rows
+    ]
 
 
 def test_the_page_names_who_evicted_whom(view: Overview) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from tests.support import traces
 from vllm_codesign import semconv as S
 from vllm_codesign.cli import view
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.report.served import Served, fragment
+from vllm_codesign.report.fragment import Maker, Stopped, fragment
+from vllm_codesign.report.served import Served
 
 Client = TestClient  # type: ignore[type-arg]
 
@@ -101,6 +105,48 @@ async def test_figures_are_made_once_for_the_same_segments(client: Client) -> No
     assert "conc4" in first
     assert "Where the time went" in first
     assert await (await client.get("/figures")).text() == first
+
+
+async def test_figures_that_are_given_up_are_said_to_be(demo: Path) -> None:
+    maker = Maker(demo / "capture", demo / "results.json")
+    making = asyncio.ensure_future(maker.make())
+    while not (children := _children()):
+        await asyncio.sleep(0.01)
+    begun = time.monotonic()
+    maker.end()
+    with pytest.raises(Stopped, match="ended with -9"):
+        await making
+    assert time.monotonic() - begun < 2
+    assert not _children() & children
+    with pytest.raises(Stopped, match="the server is ending"):
+        await maker.make()
+
+
+async def test_figures_in_the_making_do_not_hold_up_the_end(demo: Path) -> None:
+    served = Served(demo, None)
+    async with TestClient(TestServer(served.application())) as client:
+        asked = asyncio.ensure_future(client.get("/figures"))
+        while not (children := _children()):
+            await asyncio.sleep(0.01)
+        served._maker.end()
+        answer = await asked
+        assert answer.status == 503
+        assert "no figures: the process that makes them ended" in await answer.text()
+    assert not _children() & children
+
+
+def _children() -> set[str]:
+    """Live processes that this one has started to make figures."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            line = stat.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and state not in "ZX" and b"report.fragment" in line:
+            found.add(stat.parent.name)
+    return found
 
 
 def test_figures_of_a_capture_without_a_request_say_so(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 Written into a script by `write`, which a test passes as the server's interpreter. The
 environment says how it behaves: FAKE_VLLM is a comma-separated list of `die`, `deaf`
 (ignores SIGINT and SIGTERM), `slow` (never healthy), `child` (starts a process of its own
-that is deaf), `capture` (makes a capture in CODESIGN_STORE).
+that is deaf), `capture` (makes a capture in CODESIGN_STORE), `args` (prints its arguments,
+as vLLM does, and how many letters its key has).
 
 `write_lmcache` puts a stand-in for `lmcache server` beside it; FAKE_LMCACHE may say `die` (while
 starting) or `short` (at the first question after it was found healthy). Asked which device it
@@ -72,6 +73,9 @@ def main(arguments: list[str]) -> None:
         return
     behaviour = os.environ.get("FAKE_VLLM", "").split(",")
     print("loading weights", flush=True)
+    if "args" in behaviour:
+        key = arguments[arguments.index("--api-key") + 1]
+        print(f"non-default args: {arguments}\nkey of {len(key)} letters", flush=True)
     if "die" in behaviour:
         print("(EngineCore pid=1) ValueError: no such model")
         print("RuntimeError: Engine core initialization failed. See root cause above.")

@@ -7,11 +7,12 @@ part means; the rules stand in `request.py` and `fleet.py`, the arithmetic in `s
 
 from vllm_codesign.accounting.fleet import EngineTime, Fleet, Work, fleet
 from vllm_codesign.accounting.request import account, bottleneck, exposed_ns
-from vllm_codesign.accounting.timeline import Timeline, timelines
+from vllm_codesign.accounting.timeline import NoSuchTimes, Timeline, timelines
 
 __all__ = [
     "EngineTime",
     "Fleet",
+    "NoSuchTimes",
     "Timeline",
     "Work",
     "account",

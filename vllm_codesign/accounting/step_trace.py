@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from vllm_codesign import semconv as S
 from vllm_codesign.model.step import ConnectorCall, DeviceInterval, Member, RankStep, Step, Stretch
@@ -276,5 +276,5 @@ def _intervals(
     start, end = span.attributes.get(starts.key), span.attributes.get(ends.key)
     if isinstance(start, int) and isinstance(end, int):
         at = span.start_ns + shift
-        source: Any = span.attributes.get(S.DEVICE_SOURCE.key, "wall")
-        yield DeviceInterval(at + start, at + end, work, source)
+        by_events = span.attributes.get(S.DEVICE_SOURCE.key) == "events"
+        yield DeviceInterval(at + start, at + end, work, "events" if by_events else "wall")

@@ -62,6 +62,10 @@ _BEGIN, _REACH, _FIRST_ROW, _ROLE, _NUMBER, _DEVICE_NS, _PLANNED = range(7)
 _START, _END, _WHAT, _STEP = range(4)
 
 
+class NoSuchTimes(ValueError):
+    """A step that cannot have been."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """The steps that one engine request was in, while computing its prompt or while decoding."""
@@ -87,14 +91,22 @@ class Timeline:
         self._last_begin = self._last_reach = 0
         self._members: dict[str, tuple[list[int], list[int]]] = {}
         self._requests: dict[int, set[str]] = {}
-        self._last_schedule_end = 0
         self._full_since = 0
+        self._last_update = 0
+        self.followed = 0
+        """Steps that came after one whose result is known to have been taken back."""
+        self.ahead = 0
+        """Of these, those that were planned before it was: none where EngineCore plans each step
+        after the one before, nearly all where it plans ahead."""
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def add(self, step: Step) -> None:
-        """Take the next step; its `schedule()` was entered after those of all before it."""
+        """Take the next step; its `schedule()` was entered after those of all before it.
+
+        Raises `NoSuchTimes` where a century would not hold it.
+        """
         index = self._dropped_steps + len(self._steps)
         first_row = self._dropped_rows + len(self._rows)
         begin = step.schedule[0] - step.before_ns
@@ -110,11 +122,17 @@ class Timeline:
                 if end > reach:
                     reach = end
         if not -_TIMES_END < begin <= reach < _TIMES_END:
-            raise ValueError(f"step {step.number} of engine {step.engine} has no such times")
+            raise NoSuchTimes(
+                f"step {step.number} of engine {step.engine} has times that no clock has"
+            )
         self._last_begin = max(begin, self._last_begin) if index > self._dropped_steps else begin
         self._last_reach = reach
         for row in rows:
             self._rows.append(row)
+        if self._last_update:
+            self.followed += 1
+            self.ahead += step.schedule[0] < self._last_update
+        self._last_update = step.update[0] if step.update is not None else 0
         self._steps.append(
             (
                 self._last_begin,

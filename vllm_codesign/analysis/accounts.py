@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vllm_codesign import semconv as S
 from vllm_codesign.accounting import Fleet, Timeline, Work, account, bottleneck, exposed_ns, fleet
+from vllm_codesign.analysis.server_settings import ServerSettings, server_settings
 from vllm_codesign.analysis.stats import Stat, summarize
 from vllm_codesign.model.step import Accounting
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.semconv import Part
+from vllm_codesign.store.capture import RunInfo
 
 LATENCY = "latency, per request"
 THROUGHPUT = "throughput, per fleet"
@@ -24,6 +26,9 @@ _NS_PER_MS = 1e6
 
 DEVICE_PARTS = (Part.DEVICE_PREFILL, Part.DEVICE_DECODE)
 _REASONS = tuple(zip(S.QueueReason, S.QUEUE_REASON_TIMES, strict=True))
+_ENOUGH_STEPS = 100
+_MOST_S = 1e9
+_POOL = (S.TEMPLATE_WAIT.name, S.TOKENIZE_WAIT.name)
 QUEUE_PARTS = (Part.QUEUE_CAPACITY, Part.ENGINE_QUEUE)
 
 
@@ -51,6 +56,14 @@ class Accounts:
     stepwise: bool
     """False where some were recorded below level `step`: then no device time is known."""
     fleet: Fleet | None
+    pool_threads: int | None = None
+    """Of an API server's renderer pool; None where no span says it."""
+    plans_ahead: bool | None = None
+    """Whether EngineCore plans a step while the one before runs; None where too few steps say."""
+
+    def settings(self, run: RunInfo | None) -> ServerSettings:
+        """What the server is known to have been started with."""
+        return server_settings(run, self.pool_threads, self.plans_ahead)
 
 
 @dataclass
@@ -68,6 +81,7 @@ class Gathered:
     ttft_parts: dict[str, array[float]] = field(default_factory=dict)
     bottlenecks: dict[str, int] = field(default_factory=dict)
     queued_ns: Counter[str] = field(default_factory=Counter)
+    pool_threads: int | None = None
     stepwise: bool = True
     differing: int = 0
     """Requests whose parts are not those that the exporter wrote."""
@@ -79,7 +93,7 @@ class Gathered:
     def take(self, trace: RequestTrace, engines: Mapping[int, Timeline]) -> Accounting | None:
         """A completed request, and its account. One that does not say when it began by the
         host's clock, written by an older version, is left out."""
-        if S.MONOTONIC.key not in trace.root.attributes:
+        if not isinstance(trace.root.attributes.get(S.MONOTONIC.key), int):
             return None
         found = account(trace, engines)
         written = recorded(trace)
@@ -99,9 +113,16 @@ class Gathered:
             for reason, attribute in _REASONS:
                 if isinstance(ns := span.attributes.get(attribute.key), int):
                     self.queued_ns[reason.value] += ns
+        for span in trace.children:
+            if span.name in _POOL and isinstance(n := span.attributes.get(S.POOL_SIZE.key), int):
+                self.pool_threads = max(self.pool_threads or 0, n)
         self.stepwise &= trace.root.attributes.get(S.LEVEL.key) == "step"
         first = trace.root.attributes.get(S.RESPONSE_TTFC.key)
-        if isinstance(first, float | int) and not (differs and self.steps_sampled):
+        if (
+            isinstance(first, float | int)
+            and 0 <= first < _MOST_S
+            and not (differs and self.steps_sampled)
+        ):
             until = round(first * 1e9)
             before = account(trace, engines, until)
             _add(self.ttft_parts, before)
@@ -129,11 +150,21 @@ class Gathered:
             queued={r: ns / self.n / _NS_PER_MS for r, ns in self.queued_ns.most_common() if ns},
             stepwise=self.stepwise,
             fleet=fleet(self.work, engines, strip=strip) if self._knows_steps(engines) else None,
+            pool_threads=self.pool_threads,
+            plans_ahead=_plans_ahead(engines.values()),
         )
 
     def _knows_steps(self, engines: Mapping[int, Timeline]) -> bool:
         missing = self.steps_sampled and self.differing
         return bool(engines) and self.stepwise and not missing
+
+
+def _plans_ahead(engines: Iterable[Timeline]) -> bool | None:
+    followed, ahead = 0, 0
+    for engine in engines:
+        followed += engine.followed
+        ahead += engine.ahead
+    return ahead > 0 if followed >= _ENOUGH_STEPS else None
 
 
 def _add(parts: dict[str, array[float]], found: Accounting) -> None:

@@ -3,6 +3,10 @@
 The intervals and what is said of them are those of `analysis.compare`. A difference between two
 servers is not yet an effect: servers started alike differ too, and one of each cannot say by how
 much; `codesign compare` takes several of each.
+
+Below level `step` device and host cannot be told apart, so a request that waited for a step has
+other parts there than it would have at level `step`. Where the two were recorded at different
+levels what the engine did is one row, and what needs the steps is left out.
 """
 
 from __future__ import annotations
@@ -30,6 +34,12 @@ _ROWS = {
 }
 
 
+IN_ENGINE = "in the engine"
+"""Of a request's time, all that lies in EngineCore and on the device, waiting or running: the
+parts that depend on the level, together."""
+_STEP, _REQUEST, _BOTH = "step", "request", "request and step"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One scenario in both captures."""
@@ -39,6 +49,36 @@ class Pair:
     there: Scenario
     compared: Compared
     """From there to here."""
+
+    @property
+    def levels(self) -> tuple[str, str]:
+        """At which the requests were recorded, here and there."""
+        return _level(_accounts(self.here)), _level(_accounts(self.there))
+
+    @property
+    def alike(self) -> bool:
+        """Whether the same parts mean the same in both."""
+        here, there = self.levels
+        return here == there != _BOTH
+
+    def means(self, scenario: Scenario) -> dict[str, float]:
+        """Mean ms by part of one of the two, by the parts that both have."""
+        found = {part: stat.mean for part, stat in _accounts(scenario).parts.items()}
+        if self.alike:
+            return found
+        engine = sum(ms for part, ms in found.items() if _in_engine(part))
+        return {IN_ENGINE: engine} | {p: ms for p, ms in found.items() if not _in_engine(p)}
+
+
+def _in_engine(part: str) -> bool:
+    return part.partition(".")[0] in ("device", "engine", "queue")
+
+
+def _level(found: Accounts) -> str:
+    if found.stepwise:
+        return _STEP
+    stepwise = any(_in_engine(part) and not part.startswith("engine.") for part in found.parts)
+    return _BOTH if stepwise else _REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +100,21 @@ class Against:
     def sentences(self) -> list[str]:
         """What changed beyond noise in each scenario, from there to here."""
         return [f"{sentence(pair.compared)}." for pair in self.pairs]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Why not every part can be compared, a line for each two levels."""
+        names: dict[tuple[str, str], list[str]] = {}
+        for pair in self.pairs:
+            if not pair.alike:
+                names.setdefault(pair.levels, []).append(pair.name)
+        return tuple(
+            f"{', '.join(of)}: recorded at level {here} here and at level {there} there; below "
+            "`step` device and host cannot be told apart, so what the engine did is one row "
+            f"({IN_ENGINE}) and exposed host time is left out; record both at level step "
+            "(`CODESIGN_LEVEL=step`) to compare part by part"
+            for (here, there), of in names.items()
+        )
 
     @property
     def caution(self) -> list[str]:
@@ -97,17 +152,20 @@ def _listed(scenarios: dict[str, Scenario]) -> str:
 def sheet(pair: Pair) -> Sheet:
     """Mean ms by part in both, and the difference: `here` less `there`."""
     here, there = _accounts(pair.here), _accounts(pair.there)
-    rows: list[tuple[str, Stat | None, Stat | None]] = [
-        (part.value, here.parts.get(part.value), there.parts.get(part.value))
-        for part in Part
-        if part.value in here.parts or part.value in there.parts
+    ours, theirs = pair.means(pair.here), pair.means(pair.there)
+    # A part that no request had is no time.
+    rows: list[tuple[str, float | None, float | None]] = [
+        (part, ours.get(part, 0.0), theirs.get(part, 0.0))
+        for part in (IN_ENGINE, *(each.value for each in Part))
+        if part in ours or part in theirs
     ]
-    rows += [
-        ("total", here.total, there.total),
-        ("host, exposed", here.exposed, there.exposed),
-        ("host, hidden", here.hidden, there.hidden),
-        ("to the first token", here.ttft, there.ttft),
-    ]
+    rows.append(("total", here.total.mean, there.total.mean))
+    if pair.alike:
+        rows.append(("host, exposed", here.exposed.mean, there.exposed.mean))
+        rows.append(("host, hidden", here.hidden.mean, there.hidden.mean))
+    if here.ttft is not None or there.ttft is not None:
+        # What nobody streamed is not known.
+        rows.append(("to the first token", _known(here.ttft), _known(there.ttft)))
     whole = there.total.mean
     return Sheet(
         f"{pair.name}, mean ms ({LATENCY}): {here.n} requests against {there.n}",
@@ -119,17 +177,13 @@ def sheet(pair: Pair) -> Sheet:
                 *(number(value) if value is not None else "–" for value in (first, second)),
                 *_difference(label, pair.compared, first, second, whole),
             )
-            for label, one, other in rows
-            if one is not None or other is not None
-            for first, second in [_values(label, one, other)]
+            for label, first, second in rows
         ),
     )
 
 
-def _values(label: str, one: Stat | None, other: Stat | None) -> tuple[float | None, float | None]:
-    # A part that no request had is no time; a first token that nobody streamed is not known.
-    absent = None if label == "to the first token" else 0.0
-    return (one.mean if one else absent, other.mean if other else absent)
+def _known(stat: Stat | None) -> float | None:
+    return stat.mean if stat is not None else None
 
 
 def _difference(
@@ -148,13 +202,13 @@ def _sentence(pair: Pair) -> str:
     total = here.total.mean - there.total.mean
     text = (
         f"{pair.name}: a request takes {ms(here.total.mean)} here and {ms(there.total.mean)} there "
-        f"({100 * total / there.total.mean:+.1f} %); exposed host time is {_share(here)} of it "
-        f"here and {_share(there)} there ({LATENCY})"
+        f"({100 * total / there.total.mean:+.1f} %)"
     )
-    changes = {
-        part: _mean(here.parts.get(part)) - _mean(there.parts.get(part))
-        for part in {*here.parts, *there.parts}
-    }
+    if pair.alike:
+        text += f"; exposed host time is {_share(here)} of it here and {_share(there)} there"
+    text += f" ({LATENCY})"
+    ours, theirs = pair.means(pair.here), pair.means(pair.there)
+    changes = {p: ours.get(p, 0.0) - theirs.get(p, 0.0) for p in {*ours, *theirs}}
     part = max(sorted(changes), key=lambda each: abs(changes[each]))
     found = pair.compared.of(f"part.{part}")
     said = verdict(found) if found is not None and found.judged is not None else "no verdict"
@@ -163,10 +217,6 @@ def _sentence(pair: Pair) -> str:
 
 def _share(found: Accounts) -> str:
     return f"{100 * found.exposed.mean / found.total.mean:.1f} %"
-
-
-def _mean(stat: Stat | None) -> float:
-    return stat.mean if stat is not None else 0.0
 
 
 def _accounts(scenario: Scenario) -> Accounts:

@@ -26,6 +26,7 @@ def arms_sheet(comparison: Comparison) -> Sheet:
             for compared in comparison.scenarios
             for place, figures in enumerate(compared.arms)
         ),
+        heads=2,
     )
 
 

@@ -17,6 +17,7 @@ def cure_sheet(scenario: Scenario, clients: int | None, run: RunInfo | None) -> 
     worth = [each for each in shares(scenario) if each.share >= NOTHING]
     if found is None or not worth:
         return None
+    server = found.settings(run)
     return Sheet(
         f"what would change it ({LATENCY})",
         ("cause", "part", "what would change it", "at most", "mean ms", "%"),
@@ -25,7 +26,7 @@ def cure_sheet(scenario: Scenario, clients: int | None, run: RunInfo | None) -> 
             (
                 each.cure.label,
                 each.cure.part.value,
-                change(each.cure, clients, run, found.queued),
+                change(each.cure, clients, server, found.queued),
                 each.cure.at_most,
                 number(each.share * found.total.mean),
                 f"{100 * each.share:.1f}",

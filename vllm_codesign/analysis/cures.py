@@ -1,27 +1,41 @@
 """What would change a cause of waiting, and at most how much: the one table of it.
 
 `analyze`, the report and `docs/report.md` print these rows. A flag named here is one of vLLM's,
-and what it can remove is bounded by the time under its cause, never promised.
+and what it can remove is bounded by the time under its cause, never promised. What the server has
+already is not named: a row goes beyond it, or says what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vllm_codesign.semconv import IdleCause, Part, QueueReason
-from vllm_codesign.store.capture import RunInfo
+from vllm_codesign.analysis.cure_texts import ONE_CPU, filled, workers
+from vllm_codesign.analysis.server_settings import ServerSettings
+from vllm_codesign.semconv import IdleCause, Part
 
 POOL = "frontend.wait: pool"
 """Of `frontend.wait`, what is spent queued for a thread of the renderer pool."""
 LOOP = "frontend.wait: other"
-_MOST_WORKERS = 8
 _OLD = (0, 19)
+
+
+def _never(_: ServerSettings) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One thing to change: `text` may name what `filled` knows, `done` says that the server has
+    it already."""
+
+    text: str
+    done: Callable[[ServerSettings], bool] = _never
 
 
 @dataclass(frozen=True, slots=True)
 class Cure:
-    """One cause of avoidable time. `change` may name `{workers}`."""
+    """One cause of avoidable time, and the ways to change it."""
 
     cause: str
     """A `Part`, or one half of `frontend.wait`."""
@@ -29,13 +43,34 @@ class Cure:
     part: Part
     idle: IdleCause | None
     """The same cause in the throughput view, where it has one."""
-    change: str
+    ways: tuple[Way, ...]
     at_most: str
+    then: str = ""
+    """What is left where the server has all of them."""
     old_change: str = ""
     """For vLLM 0.19, where it differs."""
     idle_label: str = ""
     """In the throughput view, where the label would say too much."""
 
+
+def _plans_ahead(server: ServerSettings) -> bool:
+    if server.plans_ahead is None:
+        # Asked for by name, it is an error where vLLM cannot.
+        return not server.on_cpu and server.on("--async-scheduling") is True
+    return server.plans_ahead
+
+
+def _not_eager(server: ServerSettings) -> bool:
+    return server.unset("--enforce-eager") or server.on("--enforce-eager") is False
+
+
+def _in_one_process(server: ServerSettings) -> bool:
+    """vLLM's default for one device, and not to be had on its CPU backend."""
+    backend = "--distributed-executor-backend"
+    return server.on_cpu or server.unset(backend) or server.flags.get(backend) == "uni"
+
+
+_AHEAD = Way("{ahead}", _plans_ahead)
 
 CURES = (
     Cure(
@@ -43,9 +78,10 @@ CURES = (
         "tokenizer pool wait",
         Part.FRONTEND_WAIT,
         IdleCause.FRONTEND,
-        "`--renderer-num-workers {workers}`",
+        (Way("`--renderer-num-workers {workers}`"),),
         "the wait, not the tokenizing; nothing where the API server has one CPU",
-        old_change="`--api-server-count` (0.19 tokenizes in one serial loop per API server)",
+        then="{beyond_pool}",
+        old_change="{servers} (0.19 tokenizes in one serial loop per API server)",
         idle_label="all work still in the API server",
     ),
     Cure(
@@ -53,7 +89,7 @@ CURES = (
         "waiting in the API server",
         Part.FRONTEND_WAIT,
         None,
-        "`--api-server-count`, or `--stream-interval` against work per token in the event loop",
+        (Way("{servers}, or {interval} against work per token in the event loop"),),
         "the wait for the event loop; not that for a slow client's own body",
     ),
     Cure(
@@ -61,7 +97,7 @@ CURES = (
         "work in the API server",
         Part.FRONTEND_CPU,
         None,
-        "shorter prompts, or a faster core for the API server",
+        (Way("shorter prompts, or a faster core for the API server"),),
         "what tokenizing and the template take; more workers do not make one prompt faster",
     ),
     Cure(
@@ -69,8 +105,13 @@ CURES = (
         "the way to EngineCore and back",
         Part.IPC,
         IdleCause.IPC,
-        "cores of their own for EngineCore and the API servers; fewer tokens a step "
-        "(`--max-num-batched-tokens`), since new requests wait for the step under way",
+        (
+            Way("cores of their own for EngineCore and the API servers"),
+            Way(
+                "fewer tokens a step ({fewer_tokens}), since new requests wait for the step under "
+                "way"
+            ),
+        ),
         "the way; a request can still arrive in the middle of a step",
     ),
     Cure(
@@ -78,23 +119,25 @@ CURES = (
         "queued while the device idles",
         Part.QUEUE_HOST,
         None,
-        "{ahead}",
+        (_AHEAD,),
         "all of it, where the next step can be planned ahead",
+        then="a faster core for EngineCore (steps are planned ahead already)",
     ),
     Cure(
         Part.GAP_PREPARE.value,
         "preparing batches on the worker",
         Part.GAP_PREPARE,
         IdleCause.PREPARE,
-        "{ahead}; no `--enforce-eager`",
+        (_AHEAD, Way("no `--enforce-eager`", _not_eager)),
         "what can be prepared while the device works on the step before",
+        then="a faster core for the workers (steps are planned ahead already)",
     ),
     Cure(
         Part.GAP_SCHEDULE.value,
         "planning steps in EngineCore",
         Part.GAP_SCHEDULE,
         IdleCause.SCHEDULE,
-        "{ahead}; fewer requests at a time (`--max-num-seqs`)",
+        (_AHEAD, Way("fewer requests at a time ({fewer_requests})")),
         "what can be planned while the device works on the step before",
     ),
     Cure(
@@ -102,7 +145,7 @@ CURES = (
         "taking results back in EngineCore",
         Part.GAP_UPDATE,
         IdleCause.UPDATE,
-        "{ahead}; no logprobs and fewer stop conditions where they are not needed",
+        (_AHEAD, Way("no logprobs and fewer stop conditions where they are not needed")),
         "what can be done while the device works on the next step",
     ),
     Cure(
@@ -110,8 +153,11 @@ CURES = (
         "messages between EngineCore and its workers",
         Part.GAP_IPC,
         IdleCause.IPC,
-        "{ahead}; cores of their own for EngineCore and each worker; "
-        "`--distributed-executor-backend uni` for one device",
+        (
+            _AHEAD,
+            Way("cores of their own for EngineCore and each worker"),
+            Way("`--distributed-executor-backend uni` for one device", _in_one_process),
+        ),
         "the messages and the wake-ups",
     ),
     Cure(
@@ -119,7 +165,7 @@ CURES = (
         "handing out tokens in EngineCore",
         Part.GAP_OUTPUT,
         IdleCause.OUTPUT,
-        "{ahead}; a core of its own for EngineCore",
+        (_AHEAD, Way("a core of its own for EngineCore")),
         "what can be handed out while the device works on the next step",
     ),
     Cure(
@@ -127,7 +173,7 @@ CURES = (
         "idle for no known cause",
         Part.GAP_OTHER,
         IdleCause.OTHER,
-        "nothing that this capture knows: `codesign doctor` names hooks that are missing",
+        (Way("nothing that this capture knows: `codesign doctor` names hooks that are missing"),),
         "not known",
     ),
     Cure(
@@ -135,7 +181,7 @@ CURES = (
         "waiting for a busy or full device",
         Part.QUEUE_CAPACITY,
         None,
-        "more devices{limit}",
+        (Way("more devices{limit}"),),
         "all of it",
     ),
     Cure(
@@ -143,66 +189,41 @@ CURES = (
         "loading KV from another tier",
         Part.KV_LOAD,
         IdleCause.KV_LOAD,
-        "a faster tier, or no load for prompts that are computed sooner (`--kv-transfer-config`)",
+        (
+            Way(
+                "a faster tier, or no load for prompts that are computed sooner "
+                "(`--kv-transfer-config`)"
+            ),
+        ),
         "the load; its tokens then have to be computed",
     ),
 )
 """In the order of a request's way. `Part.ENGINE_QUEUE` has none: below level `step` nothing says
 what the queue waited for."""
 
-AHEAD = "steps planned ahead (the default on GPUs: no `--no-async-scheduling`)"
-NOT_AHEAD = "a GPU: vLLM's CPU backend plans each step after the one before"
-"""vLLM sets the flag back on its CPU backend, whatever it was given."""
-ONE_CPU = "a second core for the API server, then `--renderer-num-workers 2`"
-
 BY_IDLE = {cure.idle: cure for cure in CURES if cure.idle is not None and cure.cause != Part.IPC}
-
-
-_LIMITS = {
-    QueueReason.NO_FREE_BLOCKS: ", or more KV blocks on them (`--gpu-memory-utilization`, "
-    "`--kv-cache-dtype`)",
-    QueueReason.PREEMPTION: ", or more KV blocks on them (`--gpu-memory-utilization`, "
-    "`--kv-cache-dtype`)",
-    QueueReason.NO_SLOT: ", or more requests at a time (`--max-num-seqs`)",
-    QueueReason.TOKEN_BUDGET: ", or more tokens a step (`--max-num-batched-tokens`)",
-}
-"""By what stopped the head of the queue: KV blocks help nobody who waits for something else."""
 
 
 def change(
     cure: Cure,
     clients: int | None,
-    run: RunInfo | None,
+    server: ServerSettings,
     queued: Mapping[str, float] | None = None,
 ) -> str:
     """What would change it on this server, as far as the capture tells. `queued`: time by
     `QueueReason`."""
-    if cure.old_change and _version(run)[:2] == _OLD:
-        return cure.old_change
-    heads = {r: ms for r, ms in (queued or {}).items() if r != QueueReason.BEHIND_HEAD}
-    held = max(heads, key=lambda reason: heads[reason], default="")
-    limit = next((text for reason, text in _LIMITS.items() if reason == held), "")
-    if cure.cause == POOL and _cpus(run) == [1]:
+    texts = filled(server, clients, queued or {})
+    if cure.old_change and server.version == _OLD:
+        return cure.old_change.format(**texts)
+    if cure.cause == POOL:
+        return _of_pool(cure, server, clients).format(**texts)
+    left = [way.text for way in cure.ways if not way.done(server)]
+    return ("; ".join(left) or cure.then).format(**texts)
+
+
+def _of_pool(cure: Cure, server: ServerSettings, clients: int | None) -> str:
+    threads = server.threads or 1
+    if server.cpus == 1 and threads == 1:
         return ONE_CPU
-    ahead = NOT_AHEAD if _on_cpu(run) else AHEAD
-    return cure.change.format(workers=workers(clients, run), limit=limit, ahead=ahead)
-
-
-def workers(clients: int | None, run: RunInfo | None) -> int:
-    """One thread for each client and no more than CPUs that the API server may use; 2 to 8."""
-    return max(2, min([_MOST_WORKERS, *([clients] if clients else []), *_cpus(run)]))
-
-
-def _cpus(run: RunInfo | None) -> list[int]:
-    """How many each API server may use, where it is known."""
-    processes = run.cpu.processes if run is not None and run.cpu is not None else []
-    return [process.cpu_count for process in processes if "api_server" in process.role]
-
-
-def _on_cpu(run: RunInfo | None) -> bool:
-    return run is not None and run.versions.get("vllm", "").endswith("+cpu")
-
-
-def _version(run: RunInfo | None) -> tuple[int, ...]:
-    text = run.versions.get("vllm", "") if run is not None else ""
-    return tuple(int(piece) for piece in text.split(".")[:2] if piece.isdigit())
+    # How many it should have depends on the clients, too.
+    return cure.then if threads >= workers(clients, server) else cure.ways[0].text

@@ -44,6 +44,7 @@ def _transfers(kv: KV) -> Sheet:
             )
             for t in kv.transfers
         ),
+        heads=3,
     )
 
 
@@ -63,6 +64,7 @@ def _waits(waits: Sequence[Waits]) -> Sheet:
             )
             for w in waits
         ),
+        heads=2,
     )
 
 
@@ -82,6 +84,7 @@ def _evictions(kv: KV) -> Sheet:
             )
             for e in kv.evictions
         ),
+        heads=2,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vllm_codesign import settings
-from vllm_codesign.accounting import timelines
+from vllm_codesign.accounting import NoSuchTimes, timelines
 from vllm_codesign.analysis.finding import finding
 from vllm_codesign.analysis.host import Host, host
 from vllm_codesign.analysis.kv import KV, Gathered
@@ -110,7 +110,13 @@ def overview(
         bench = split(bench)
     reading = Reading()
     waits = GatheredWaits()
-    engines = timelines(waits.watch(read_steps(target, reading)))
+    try:
+        engines = timelines(waits.watch(read_steps(target, reading)))
+    except NoSuchTimes as error:
+        raise CodesignError(
+            f"{source.name}: {error}: it is damaged, or not of vllm-codesign; leave it out with "
+            "--since, --until or --trace"
+        ) from error
     caches = Gathered()
     lmcache = GatheredLMCache(source.lmcache)
     meant = filter(source.query.means, read_traces(target, reading))

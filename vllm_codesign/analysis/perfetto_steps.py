@@ -58,7 +58,7 @@ class StepTracks:
             for name in ("engine", "number", "at", "running", "waiting", "tokens", "requests")
         }
         self._blocked: dict[int, str] = {}
-        self._rank_of_flow = array("i")
+        self._rank_of_flow = array("q")
         self._start_of_flow = array("q")
         self._served: dict[str, _Served] = {}
         self._engines: dict[int, Slices] = {}

@@ -14,6 +14,8 @@ from typing import IO, Any
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
+from vllm_codesign.model.errors import CodesignError
+
 Note = str | bool | int | float
 
 REALTIME, MONOTONIC = 1, 3
@@ -35,6 +37,11 @@ class TraceWriter:
         self.slices = self.samples = 0
 
     def _packet(self, at: int | None = None) -> Any:
+        if at is not None and not 0 <= at < _INT64:
+            raise CodesignError(
+                f"{at:,} ns is no time of the host's clock: a span or a step here is damaged, or "
+                "not of vllm-codesign"
+            )
         packet = self._builder.create_packet()
         packet.trusted_packet_sequence_id = _SEQUENCE
         packet.sequence_flags = self._flags

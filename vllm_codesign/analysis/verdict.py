@@ -164,7 +164,7 @@ def _latency(
     return Verdict(
         LATENCY,
         f"{said}; {points} {largest.cure.label}: "
-        f"{change(largest.cure, clients, run, found.queued)} can "
+        f"{change(largest.cure, clients, found.settings(run), found.queued)} can "
         f"remove at most {'those' if largest.cure.part in HOST_PARTS else 'that'}.",
         largest.cure.cause,
     )
@@ -204,8 +204,9 @@ def _throughput(
     factor = 1 / (1 - largest.share) if largest.share < 1 else float("inf")
     return Verdict(
         THROUGHPUT,
-        f"{said}; {points} {label}: {change(largest.cure, clients, run, found.queued)} can gain "
-        f"at most {factor:.2f} x the throughput.",
+        f"{said}; {points} {label}: "
+        f"{change(largest.cure, clients, found.settings(run), found.queued)} can gain at most "
+        f"{factor:.2f} x the throughput.",
         str(largest.cure.idle),
     )
 

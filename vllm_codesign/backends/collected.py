@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vllm_codesign import semconv
+from vllm_codesign.backends.values import LENGTHS, shown
+from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import Span
 from vllm_codesign.semconv import Service
 from vllm_codesign.store.capture import Capture
@@ -80,6 +82,7 @@ class Collected:
                 self.foreign[span.service or "(no service.name)"] += 1
 
     def _keep(self, span: Span, instance: str) -> None:
+        _check(span)
         self._writer.add((span,), {})
         self.spans += 1
         if span.kind == "server" or span.name == semconv.ENGINE_REQUEST.name:
@@ -110,6 +113,36 @@ class Collected:
     def close(self) -> None:
         """All that was taken can be read."""
         self._writer.close()
+
+
+_LENGTHS = frozenset(
+    each.key
+    for value in vars(semconv).values()
+    for each in (value if isinstance(value, tuple) else (value,))
+    if isinstance(each, semconv.Attribute) and each.type == "int" and each.unit == "ns"
+)
+
+
+_SMALL = {semconv.ENGINE_PID.key, semconv.RANK.key}
+
+
+def _check(span: Span) -> None:
+    """Raise `CodesignError` where a span of ours has times that no run can have had: what is made
+    of them adds and subtracts them."""
+    wrong = "ends before it begins" if span.end_ns < span.start_ns else ""
+    for key in _SMALL & span.attributes.keys():
+        value = span.attributes[key]
+        if isinstance(value, int) and not 0 <= value < 1 << 31:
+            wrong = f"says {key} = {shown(value)}, which is none"
+    for key in _LENGTHS & span.attributes.keys():
+        value = span.attributes[key]
+        if isinstance(value, int) and not -LENGTHS < value < LENGTHS:
+            wrong = f"says {key} = {shown(value)}, which is no length of time"
+    if wrong:
+        raise CodesignError(
+            f"span {span.span_id:016x} of trace {span.trace_id:032x} {wrong}: it is damaged, or "
+            "not of vllm-codesign; leave it out with --since, --until or --trace"
+        )
 
 
 def is_lmcache(span: Span) -> bool:

@@ -66,7 +66,7 @@ def read(backend: Searchable, query: Query, into: Collected) -> None:
     else:
         _window(backend, query.service or semconv.DEFAULT_SERVICE_NAME, query, into)
     since, until = into.window()
-    since -= STEPS_BEFORE_NS
+    since = max(0, since - STEPS_BEFORE_NS)
     for service in sorted(into.services):
         steps = Wanted(service + Service.ENGINE, semconv.STEP.name, since, until)
         if not _search(backend, steps, into):

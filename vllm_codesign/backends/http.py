@@ -8,9 +8,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm_codesign.backends.values import text
 from vllm_codesign.model.errors import CodesignError
 
 TIMEOUT_S = 30.0
@@ -65,12 +67,18 @@ class Endpoint:
         for name, value in self.headers.items():
             # Kept from a redirect, should the opener ever follow one.
             request.add_unredirected_header(name, value)
+        status, to, body = self._fetched(request)
+        if status == 200:
+            return self._parsed(body, path)
+        return self._refused(status, to, body, path)
+
+    def _fetched(self, request: urllib.request.Request) -> tuple[int, str, bytes]:
+        """Status, where a redirect leads to, and body."""
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as response:
-                return self._parsed(response.read(), path)
+                return 200, "", response.read()
         except urllib.error.HTTPError as error:
-            with error:
-                return self._refused(error, path)
+            return error.code, error.headers.get("Location", "nowhere"), _body(error)
         except TimeoutError as error:
             raise CodesignError(self._silent()) from error
         except urllib.error.URLError as error:
@@ -85,6 +93,11 @@ class Endpoint:
                 f"{self.url} broke off ({_reason(error)}): is this the port of {self.what}'s query "
                 "API and not of OTLP? If so, ask for less with --since, --until or --limit"
             ) from error
+        except ValueError as error:  # letters that no host or path can have
+            raise CodesignError(
+                f"{self.url!r} cannot be asked ({_reason(error)}): write the URL of {self.what} in "
+                "ASCII, with %XX for other letters"
+            ) from error
 
     def _silent(self) -> str:
         return (
@@ -95,7 +108,7 @@ class Endpoint:
     def _parsed(self, body: bytes, path: str) -> dict[str, Any]:
         try:
             answer = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotThisApi(self._other(path, _line(body))) from error
         if not isinstance(answer, dict):
             raise NotThisApi(self._other(path, _line(body)))
@@ -107,35 +120,53 @@ class Endpoint:
             "give the base URL of its query API"
         )
 
-    def _refused(self, error: urllib.error.HTTPError, path: str) -> dict[str, Any]:
-        body = error.read()
-        if error.code in (401, 403):
+    def _refused(self, status: int, to: str, body: bytes, path: str) -> dict[str, Any]:
+        if status in (401, 403):
             raise CodesignError(
-                f"{self.what} at {self.url} refuses with status {error.code}: give credentials "
+                f"{self.what} at {self.url} refuses with status {status}: give credentials "
                 "with --header 'Authorization: Bearer ...'"
             )
-        if 300 <= error.code < 400:
-            to = error.headers.get("Location", "nowhere")
-            raise CodesignError(f"{self.url} redirects to {to}: name that, or log in with --header")
-        if error.code == 404:
+        if 300 <= status < 400:
+            raise CodesignError(
+                f"{self.url} redirects to {_line(to.encode())}: name that, or log in with --header"
+            )
+        if status == 404:
             return self._parsed(body, path)
         raise CodesignError(
-            f"{self.what} at {self.url} answers {path} with status {error.code}: {_line(body)}"
+            f"{self.what} at {self.url} answers {path} with status {status}: {_line(body)}"
         )
 
 
+def names(values: Any) -> list[str]:
+    """Those among `values` that are any, as a back end lists its services."""
+    found = values if isinstance(values, list) else []
+    return [text(each) for each in found if isinstance(each, str)]
+
+
+def _body(error: urllib.error.HTTPError) -> bytes:
+    """Of a refusal; its status alone counts where the rest does not come."""
+    try:
+        with error:
+            return error.read()
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
 def _reason(error: object) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _short(said) or type(error).__name__
 
 
 def _line(body: bytes) -> str:
     """The first words of an answer; of Jaeger's errors, which are JSON, the message."""
-    text = body.decode("utf-8", "replace").strip()
-    try:
-        answer = json.loads(text)
-        text = answer["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        pass  # no JSON, or another one: shown as it is
-    text = " ".join(str(text).split())
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    said = body.decode("utf-8", "replace").strip()
+    # No JSON, or another one, is shown as it is.
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        said = json.loads(said)["error"]["message"]
+    return _short(str(said))
+
+
+def _short(said: str) -> str:
+    """On one line, without what UTF-8 cannot say."""
+    said = " ".join(text(said).split())
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}..."

@@ -9,7 +9,7 @@ from typing import Any
 from vllm_codesign.backends import complete, jaeger_legacy, otlp_json
 from vllm_codesign.backends.collected import Collected, Found
 from vllm_codesign.backends.complete import Wanted
-from vllm_codesign.backends.http import Endpoint, NotThisApi
+from vllm_codesign.backends.http import Endpoint, NotThisApi, names
 from vllm_codesign.backends.query import Query
 from vllm_codesign.backends.slices import Slice
 from vllm_codesign.model.errors import CodesignError
@@ -42,7 +42,7 @@ def _services(endpoint: Endpoint) -> list[str]:
             f"{endpoint.url} is not Jaeger: {path} answers without `services`; "
             "give the base URL of its query API (port 16686 by default)"
         )
-    return [str(name) for name in answer.get("services") or ()]
+    return names(answer.get("services"))
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 from vllm_codesign.backends.collected import Collected, Found
 from vllm_codesign.backends.complete import Wanted
-from vllm_codesign.backends.http import Endpoint, NotThisApi
+from vllm_codesign.backends.http import Endpoint, NotThisApi, names
+from vllm_codesign.backends.otlp_json import WRONG, cause
 from vllm_codesign.backends.slices import Slice
+from vllm_codesign.backends.values import hexadecimal, integer, real, shown, text, unix_ns
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import AttributeValue, Span, SpanEvent, SpanLink
 
 _NS_PER_US = 1_000
+_NOT_FOUND = 404
 _SCOPE = "otel.scope.name"
 _MADE = ("otel.scope.", "otel.status_", "span.kind", "internal.span.format", "w3c.tracestate")
 """Tags that stand for what is no attribute in OTLP."""
@@ -25,7 +28,7 @@ def services(endpoint: Endpoint) -> list[str]:
     answer = endpoint.get("/api/services")
     if "data" not in answer:
         raise NotThisApi(f"{endpoint.url} is not Jaeger: /api/services answers without `data`")
-    return [str(name) for name in answer["data"] or ()]
+    return names(answer["data"])
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,19 @@ class Legacy:
     def _spans(self, path: str, asked: Mapping[str, str | int]) -> list[Found]:
         answer = self.endpoint.get(path, asked)
         where = f"{self.endpoint.url}{path}"
-        errors = [e for e in answer.get("errors") or () if e.get("code") != 404]
-        if errors:
-            raise CodesignError(f"{where} answers with an error: {errors[0].get('msg')}")
+        if (said := _error(answer.get("errors"))) is not None:
+            raise CodesignError(f"{where} answers with an error: {said}")
         return list(spans_of(answer, where))
+
+
+def _error(errors: Any) -> str | None:
+    """The first that says more than that nothing was found."""
+    for error in errors if isinstance(errors, list) else [errors] if errors else []:
+        if not isinstance(error, dict):
+            return shown(error)
+        if error.get("code") != _NOT_FOUND:
+            return " ".join(text(str(error.get("msg"))).split())
+    return None
 
 
 def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:
@@ -79,21 +91,23 @@ def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:
             for span in trace.get("spans") or ():
                 process = processes[span["processID"]]
                 instance = str(_tags(process.get("tags")).get("service.instance.id", ""))
-                found = _found(span, process.get("serviceName", ""))
+                found = _found(span, text(process.get("serviceName")))
                 yield found._replace(instance=instance)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        cause = f"lacks {error}" if isinstance(error, KeyError) else error
-        raise CodesignError(f"{where} is no JSON of Jaeger's: {cause}") from error
+    except WRONG as error:
+        raise CodesignError(f"{where} is no JSON of Jaeger's: {cause(error)}") from error
 
 
 def _found(span: Mapping[str, Any], service: str) -> Found:
     tags = _tags(span.get("tags"))
-    trace_id = int(span["traceID"], 16)
-    start = int(span["startTime"]) * _NS_PER_US
+    trace_id = hexadecimal(span["traceID"], 128)
+    start = unix_ns(span["startTime"], _NS_PER_US)
+    duration = integer(span["duration"])
+    if duration < 0:
+        raise ValueError(f"{shown(duration)} is no length of time")
     parent = 0
     links = []
     for reference in span.get("references") or ():
-        of = int(reference["traceID"], 16), int(reference["spanID"], 16)
+        of = hexadecimal(reference["traceID"], 128), hexadecimal(reference["spanID"], 64)
         if reference["refType"] == "CHILD_OF" and of[0] == trace_id and not parent:
             parent = of[1]
         else:
@@ -106,13 +120,13 @@ def _found(span: Mapping[str, Any], service: str) -> Found:
         status = "error"
     return Found(
         Span(
-            name=span["operationName"],
+            name=text(span["operationName"]),
             service=service,
             trace_id=trace_id,
-            span_id=int(span["spanID"], 16),
+            span_id=hexadecimal(span["spanID"], 64),
             parent_id=parent,
             start_ns=start,
-            end_ns=start + int(span["duration"]) * _NS_PER_US,
+            end_ns=unix_ns(start + duration * _NS_PER_US),
             kind="server" if tags.get("span.kind") == "server" else "internal",
             attributes={
                 key: value
@@ -132,18 +146,18 @@ def _found(span: Mapping[str, Any], service: str) -> Found:
 def _event(log: Mapping[str, Any]) -> SpanEvent:
     fields = _tags(log.get("fields"))
     name = str(fields.pop(_EVENT, ""))
-    return SpanEvent(name, int(log["timestamp"]) * _NS_PER_US, fields)
+    return SpanEvent(name, unix_ns(log["timestamp"], _NS_PER_US), fields)
 
 
 def _tags(pairs: list[Mapping[str, Any]] | None) -> dict[str, AttributeValue]:
-    return {pair["key"]: _value(pair) for pair in pairs or ()}
+    return {text(pair["key"]): _value(pair) for pair in pairs or ()}
 
 
 def _value(pair: Mapping[str, Any]) -> AttributeValue:
     """Arrays come as JSON text, and `semconv` knows which keys these are."""
     kind, value = pair.get("type"), pair["value"]
     if kind == "int64":
-        return int(value)
+        return integer(value)
     if kind == "float64":
-        return float(value)
-    return bool(value) if kind == "bool" else str(value)
+        return real(value)
+    return bool(value) if kind == "bool" else text(str(value))

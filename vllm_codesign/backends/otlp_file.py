@@ -36,11 +36,11 @@ def read(path: str, query: Query, into: Collected) -> None:
 
 
 def _documents(path: Path, into: Collected) -> Iterator[tuple[dict[str, Any], str]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         first = lines.readline()
         try:
             whole = json.loads(first)
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = None
         if whole is None:
             # Indented, as `jq` and people write it, or damaged.
@@ -53,6 +53,8 @@ def _documents(path: Path, into: Collected) -> Iterator[tuple[dict[str, Any], st
                 continue
             try:
                 document = json.loads(line)
+            except RecursionError as error:
+                raise CodesignError(f"{where} is no OTLP JSON: it is too deep") from error
             except ValueError as error:
                 if line.endswith("\n"):
                     raise CodesignError(f"{where} is no JSON: {error}") from error
@@ -65,6 +67,8 @@ def _documents(path: Path, into: Collected) -> Iterator[tuple[dict[str, Any], st
 def _whole(text: str, path: Path) -> dict[str, Any]:
     try:
         return _document(json.loads(text), str(path))
+    except RecursionError as error:
+        raise CodesignError(f"{path} is no OTLP JSON: it is too deep") from error
     except ValueError as error:
         raise CodesignError(
             f"{path} is no JSON: {error}; one OTLP document a line is expected, or one in all"

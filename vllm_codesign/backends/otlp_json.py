@@ -7,12 +7,12 @@ strings or numbers. All of it is read by shape, so nobody has to say who wrote i
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from vllm_codesign.backends.collected import Found
+from vllm_codesign.backends.values import identifier, integer, real, text, unix_ns
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import AttributeValue, Span, SpanEvent, SpanLink
 
@@ -23,8 +23,6 @@ _STATUS: dict[object, Literal["ok", "error"]] = {
     2: "error",
     "STATUS_CODE_ERROR": "error",
 }
-_WIDTHS = {32, 16}
-"""Of ids in hex."""
 _ADDED = "@jaeger@"
 """Prefix of attributes that Jaeger adds when it is asked."""
 
@@ -36,62 +34,67 @@ def spans_of(document: Mapping[str, Any], where: str) -> Iterator[Found]:
     """
     try:
         for of_resource in document.get("resourceSpans") or ():
-            resource = _attributes(of_resource.get("resource", {}).get("attributes"))
+            resource = _attributes((of_resource.get("resource") or {}).get("attributes"))
             service = str(resource.get("service.name", ""))
             instance = str(resource.get("service.instance.id", ""))
             for of_scope in of_resource.get("scopeSpans") or ():
-                scope = str(of_scope.get("scope", {}).get("name", ""))
+                scope = text((of_scope.get("scope") or {}).get("name"))
                 for span in of_scope.get("spans") or ():
                     yield Found(_span(span, service), scope, instance)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        cause = f"lacks {error}" if isinstance(error, KeyError) else error
-        raise CodesignError(f"{where} is no OTLP JSON of traces: {cause}") from error
+    except WRONG as error:
+        raise CodesignError(f"{where} is no OTLP JSON of traces: {cause(error)}") from error
+
+
+WRONG = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+"""What reading raises where an answer has another shape than it should."""
+
+
+def cause(error: Exception) -> str:
+    """Of one of these, on one line."""
+    if isinstance(error, KeyError):
+        return f"lacks {error}"
+    if isinstance(error, RecursionError):
+        return "it is too deep"
+    return str(error) if isinstance(error, ValueError) else f"a part has another shape: {error}"
 
 
 def _span(span: Mapping[str, Any], service: str) -> Span:
     status = span.get("status") or {}
     return Span(
-        name=span.get("name", ""),
+        name=text(span.get("name")),
         service=service,
-        trace_id=identifier(span["traceId"]),
-        span_id=identifier(span["spanId"]),
-        parent_id=identifier(span.get("parentSpanId") or "0" * 16),
-        start_ns=int(span["startTimeUnixNano"]),
-        end_ns=int(span["endTimeUnixNano"]),
+        trace_id=identifier(span["traceId"], 128),
+        span_id=identifier(span["spanId"], 64),
+        parent_id=identifier(span.get("parentSpanId") or "0" * 16, 64),
+        start_ns=unix_ns(span["startTimeUnixNano"]),
+        end_ns=unix_ns(span["endTimeUnixNano"]),
         kind="server" if span.get("kind") in _SERVER else "internal",
         attributes=_attributes(span.get("attributes")),
         events=tuple(
             SpanEvent(
-                event.get("name", ""),
-                int(event["timeUnixNano"]),
+                text(event.get("name")),
+                unix_ns(event["timeUnixNano"]),
                 _attributes(event.get("attributes")),
             )
             for event in span.get("events") or ()
         ),
         links=tuple(
             SpanLink(
-                identifier(link["traceId"]),
-                identifier(link["spanId"]),
+                identifier(link["traceId"], 128),
+                identifier(link["spanId"], 64),
                 _attributes(link.get("attributes")),
             )
             for link in span.get("links") or ()
         ),
         status=_STATUS.get(status.get("code"), "unset"),
-        status_message=status.get("message", ""),
-        trace_state=span.get("traceState", ""),
+        status_message=text(status.get("message")),
+        trace_state=text(span.get("traceState")),
     )
-
-
-def identifier(text: str) -> int:
-    """A trace or span id, in hex or in base64: their lengths differ."""
-    if len(text) in _WIDTHS:
-        return int(text, 16)
-    return int.from_bytes(base64.b64decode(text, validate=True))
 
 
 def _attributes(pairs: list[Mapping[str, Any]] | None) -> dict[str, AttributeValue]:
     return {
-        pair["key"]: _value(pair.get("value") or {})
+        text(pair["key"]): _value(pair.get("value") or {})
         for pair in pairs or ()
         if not pair["key"].startswith(_ADDED)
     }
@@ -111,8 +114,8 @@ def _value(value: Mapping[str, Any]) -> AttributeValue:
 
 
 _CONVERT: dict[str, Callable[[Any], AttributeValue]] = {
-    "stringValue": str,
+    "stringValue": text,
     "boolValue": bool,
-    "intValue": int,
-    "doubleValue": float,  # NaN and the infinities come as text
+    "intValue": integer,
+    "doubleValue": real,
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from vllm_codesign.backends.values import unix_ns
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.trace import RequestTrace
 from vllm_codesign.semconv import Service
@@ -39,7 +40,7 @@ class Query:
     def window(self) -> tuple[int, int]:
         """From when to when to search: the last hour where nothing is said."""
         until = time.time_ns() if self.until_ns is None else self.until_ns
-        since = until - DEFAULT_SINCE_NS if self.since_ns is None else self.since_ns
+        since = max(0, until - DEFAULT_SINCE_NS) if self.since_ns is None else self.since_ns
         if since >= until:
             raise CodesignError("--since is not before --until: nothing lies between them")
         return since, until
@@ -60,8 +61,15 @@ def parse_time(text: str, now_ns: int) -> int:
     """`10m`, `2h`, `1d` (ago), `2026-11-23T10:00:00Z` or Unix seconds, as Unix ns.
 
     A time without a zone is UTC, as everywhere in OpenTelemetry. Raises `CodesignError` for
-    anything else.
+    anything else, and for a time that nothing can be of.
     """
+    try:
+        return unix_ns(_parsed(text, now_ns))
+    except (ValueError, OverflowError):
+        raise CodesignError(f"{text!r} is not between 1970 and 2116: name a later one") from None
+
+
+def _parsed(text: str, now_ns: int) -> int:
     if found := _AGO.fullmatch(text):
         return now_ns - round(float(found[1]) * _SECONDS[found[2]] * 1e9)
     if re.fullmatch(r"\d{9,11}(\.\d+)?", text):

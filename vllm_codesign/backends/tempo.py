@@ -11,9 +11,11 @@ from typing import Any
 from vllm_codesign.backends import complete, otlp_json
 from vllm_codesign.backends.collected import LMCACHE_ID, LMCACHE_ROOT, Collected, Found
 from vllm_codesign.backends.complete import Wanted
-from vllm_codesign.backends.http import Endpoint, NotThisApi
+from vllm_codesign.backends.http import Endpoint, NotThisApi, names
 from vllm_codesign.backends.query import Query
 from vllm_codesign.backends.slices import Slice
+from vllm_codesign.backends.values import hexadecimal, text
+from vllm_codesign.model.errors import CodesignError
 
 MOST = 1_000
 _NS_PER_S = 1_000_000_000
@@ -40,8 +42,9 @@ class Tempo:
 
     def services(self) -> list[str]:
         path = "/api/v2/search/tag/resource.service.name/values"
-        found = self.endpoint.get(path).get("tagValues") or ()
-        return [str(each.get("value", "")) for each in found if isinstance(each, dict)]
+        found = self.endpoint.get(path).get("tagValues")
+        values = found if isinstance(found, list) else []
+        return names([each.get("value") for each in values if isinstance(each, dict)])
 
     def trace(self, trace_id: int, into: Collected) -> bool:
         spans = self._spans(trace_id, into)
@@ -80,7 +83,11 @@ class Tempo:
         )
         if "traces" not in answer and "metrics" not in answer:
             raise self._not_tempo(path, answer)
-        return [int(each["traceID"], 16) for each in answer.get("traces") or ()]
+        try:
+            return [hexadecimal(each["traceID"], 128) for each in answer.get("traces") or ()]
+        except otlp_json.WRONG as error:
+            where = f"{self.endpoint.url}{path}"
+            raise CodesignError(f"{where} lists no traces: {otlp_json.cause(error)}") from error
 
     def _spans(self, trace_id: int, into: Collected) -> list[Found]:
         """Of one trace; none where Tempo does not have it."""
@@ -89,7 +96,7 @@ class Tempo:
         if not isinstance(answer.get("trace"), dict):
             raise self._not_tempo(path, answer)
         if answer.get("status") == "PARTIAL":
-            why = answer.get("message") or "it is larger than its limit"
+            why = text(str(answer.get("message") or "it is larger than its limit"))
             into.note(f"{self.name} cut trace {trace_id:032x}: {why}")
         return list(self._found(answer["trace"], path))
 

@@ -29,6 +29,7 @@ from vllm_codesign.bench.server import check_flags, say
 from vllm_codesign.bench.vllm_platform import device_type
 from vllm_codesign.model.bench import Arm, ArmRepeat, ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 from vllm_codesign.semconv.metrics import ARM
 from vllm_codesign.semconv.service import RESOURCE_ATTRIBUTES
 
@@ -120,8 +121,9 @@ def _check(asked: ArmsPlan) -> None:
         check_flags(tuple(flags))
         for flag in flags:
             # vLLM takes underscores for dashes, and --x.y for a field of x.
-            if flag.split("=")[0].split(".")[0].replace("_", "-") in _OURS:
-                raise CodesignError(f"{flag}: the arms set it; leave the flag out")
+            name = flag.split("=")[0]
+            if name.split(".")[0].replace("_", "-") in _OURS:
+                raise CodesignError(f"{name}: the arms set it; leave the flag out")
     for arm in asked.arms:
         if not os.access(asked.python(arm), os.X_OK):
             raise CodesignError(
@@ -135,12 +137,12 @@ def _check(asked: ArmsPlan) -> None:
 def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
     new = ArmsRun(
         tool_version=__version__,
-        model=asked.server.model,
-        server_flags=list(asked.server.flags),
+        model=without_userinfo(asked.server.model),
+        server_flags=without_secrets(asked.server.flags),
         arrival=str(asked.plan.arrival),
         warm_up=asked.plan.warm_up,
         arms=[arm.name for arm in asked.arms],
-        definitions=[arm for arm in asked.arms if arm not in BUILT_IN],
+        definitions=[_written(arm) for arm in asked.arms if arm not in BUILT_IN],
         lmcache_gib=asked.lmcache_gib if asked.with_lmcache else None,
         repeats=asked.repeats,
         started_unix_ns=time.time_ns(),
@@ -150,7 +152,8 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
     old = results.read_arms(path)
     if old is not None:
         results.check_same_arms(path, old, new)
-        return old.model_copy(update={"repeats": new.repeats})
+        now = {"repeats": new.repeats, "model": new.model, "server_flags": new.server_flags}
+        return old.model_copy(update=now)
     for arm in asked.arms:
         # Nobody's folder is removed unless `path` says that it is ours.
         if (path.parent / arm.name).exists():
@@ -159,6 +162,13 @@ def _begin(asked: ArmsPlan, path: Path) -> ArmsRun:
                 "name another folder with --out"
             )
     return new
+
+
+def _written(arm: Arm) -> Arm:
+    """An arm as it may stand in a file: without the secrets of its flags and its environment."""
+    lines = without_secrets([f"{name}={value}" for name, value in arm.env.items()])
+    env = {name: line.partition("=")[2] for name, line in zip(arm.env, lines, strict=True)}
+    return arm.model_copy(update={"flags": without_secrets(arm.flags), "env": env})
 
 
 def _named(arm: str) -> dict[str, str]:

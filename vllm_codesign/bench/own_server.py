@@ -16,6 +16,7 @@ from vllm_codesign.bench.placement import pin_roles
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import VllmServer, say
 from vllm_codesign.model.bench import BenchRun
+from vllm_codesign.recorder.command_line import without_secrets
 from vllm_codesign.store.capture import Capture, captures
 
 CAPTURE_STORE = "capture-store"
@@ -98,7 +99,7 @@ def _check_before_start(path: Path, old: BenchRun, plan: Plan, vllm: VllmServer)
         update={
             "scenarios": list(plan.scenarios),
             "arrival": str(plan.arrival),
-            "server_command": vllm.command,
+            "server_command": without_secrets(vllm.command),
             "url": vllm.url,
         }
     )

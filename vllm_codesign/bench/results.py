@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from vllm_codesign.model.bench import ArmsRun, BenchRun
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 
 FILE_NAME = "results.json"
 _Run = TypeVar("_Run", BenchRun, ArmsRun)
@@ -80,7 +82,7 @@ def check_same(path: Path, old: BenchRun, new: BenchRun) -> None:
     _check(
         path,
         ("another server", _server(old), _server(new)),
-        ("another model", old.model, new.model),
+        ("another model", without_userinfo(old.model), without_userinfo(new.model)),
         ("another arrival", old.arrival, new.arrival),
         ("other scenarios", old.scenarios, new.scenarios),
     )
@@ -90,8 +92,8 @@ def check_same_arms(path: Path, old: ArmsRun, new: ArmsRun) -> None:
     """The same of runs with arms. Repeats may be added to a run, and none taken away."""
     _check(
         path,
-        ("another model", old.model, new.model),
-        ("other server flags", " ".join(old.server_flags), " ".join(new.server_flags)),
+        ("another model", without_userinfo(old.model), without_userinfo(new.model)),
+        ("other server flags", _shown(old.server_flags), _shown(new.server_flags)),
         ("another arrival", old.arrival, new.arrival),
         ("another warm-up", str(old.warm_up), str(new.warm_up)),
         ("other arms", ", ".join(old.arms), ", ".join(new.arms)),
@@ -120,9 +122,14 @@ def _difference(before: object, now: object) -> str:
 def _server(run: BenchRun) -> str:
     """What makes two servers the same: the command, whatever port it got; else the URL."""
     if run.server_command is None:
-        return run.url
+        return without_userinfo(run.url)
     command = list(run.server_command)
     if "--port" in command:
         at = command.index("--port")
         del command[at : at + 2]
-    return " ".join(command)
+    return _shown(command)
+
+
+def _shown(words: Sequence[str]) -> str:
+    """Files of earlier versions may have secrets in them: neither compared nor printed."""
+    return " ".join(without_secrets(words))

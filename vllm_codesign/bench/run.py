@@ -26,6 +26,7 @@ from vllm_codesign.bench.prompts import PromptSource, calibrate, server_counter
 from vllm_codesign.bench.server import say
 from vllm_codesign.model.bench import BenchRun, RequestResult, Scenario
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 
 _PROBE_TIMEOUT_S = 30.0
 _TELL_EVERY_S = 10.0
@@ -61,9 +62,15 @@ class Plan:
 
 def normal_url(url: str) -> str:
     """The server's base URL, without `/v1`; raises CodesignError for what is no URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise CodesignError(f"{url!r} is not a URL: write it like http://127.0.0.1:8000")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:  # a bracket without its other half
+        good = False
+    if not good:
+        raise CodesignError(
+            f"{without_userinfo(url)!r} is not a URL: write it like http://127.0.0.1:8000"
+        )
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -116,11 +123,12 @@ async def execute(
 
 async def _discover(session: aiohttp.ClientSession, url: str) -> tuple[str, int | None]:
     """The first model that the server offers, and the tokens it has room for if it says so."""
+    shown = without_userinfo(url)
     try:
         async with session.get(f"{url}/v1/models") as response:
             if response.status != 200:
                 raise CodesignError(
-                    f"{url}/v1/models answers {response.status}: name an OpenAI-compatible "
+                    f"{shown}/v1/models answers {response.status}: name an OpenAI-compatible "
                     "server with --url"
                 )
             answer = await response.json()
@@ -129,12 +137,13 @@ async def _discover(session: aiohttp.ClientSession, url: str) -> tuple[str, int 
         return str(first["id"]), room if isinstance(room, int) else None
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise CodesignError(
-            f"no server answers at {url} ({error or type(error).__name__}): start it, or name "
-            "another with --url"
+            f"no server answers at {shown} "
+            f"({without_userinfo(str(error)) or type(error).__name__}): start it, or name another "
+            "with --url"
         ) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CodesignError(
-            f"{url}/v1/models lists no model: name an OpenAI-compatible server with --url"
+            f"{shown}/v1/models lists no model: name an OpenAI-compatible server with --url"
         ) from error
 
 
@@ -151,12 +160,13 @@ def _check_room(scenarios: Sequence[Scenario], room: int | None) -> None:
 def _begin(
     plan: Plan, url: str, model: str, path: Path, server_command: Sequence[str] | None
 ) -> BenchRun:
+    command = without_secrets(server_command) if server_command is not None else None
     new = BenchRun(
         tool_version=__version__,
-        url=url,
-        model=model,
+        url=without_userinfo(url),
+        model=without_userinfo(model),
         arrival=str(plan.arrival),
-        server_command=list(server_command) if server_command is not None else None,
+        server_command=command,
         started_unix_ns=time.time_ns(),
         scenarios=list(plan.scenarios),
         requests=[],
@@ -166,7 +176,7 @@ def _begin(
         return new
     results.check_same(path, old, new)
     # The server may have come back on another port.
-    return old.model_copy(update={"url": url, "server_command": new.server_command})
+    return old.model_copy(update={"url": new.url, "server_command": new.server_command})
 
 
 async def _source(
@@ -199,8 +209,8 @@ async def _still_there(url: str, path: Path) -> None:
             await _discover(session, url)
         except CodesignError as error:
             raise CodesignError(
-                f"the server at {url} stopped answering: start it again; the same command "
-                f"goes on after what {path} has"
+                f"the server at {without_userinfo(url)} stopped answering: start it again; the "
+                f"same command goes on after what {path} has"
             ) from error
 
 

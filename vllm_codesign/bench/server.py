@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -26,7 +25,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from vllm_codesign.bench.server_log import ServerLog
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import secrets_in
 
 _DEFAULTS = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 """Set only where the environment says nothing."""
@@ -36,11 +37,6 @@ _TERMINATE_S = 5.0
 _ORPHAN_S = 3.0
 """Patience with what is left of the group when the server itself has ended: it was told too."""
 _POLL_S = 0.25
-_LOG_TAIL_BYTES = 65_536
-_ERROR = re.compile(r"\b\w*(?:Error|Exception)\b\s*:|\berror:|\bNo module named\b")
-_CONSEQUENCE = re.compile(r"Engine core initialization failed|WorkerProc initialization failed")
-"""What vLLM's outer processes say after an inner one has named the cause."""
-
 _PR_SET_PDEATHSIG = 1
 
 
@@ -52,8 +48,9 @@ def say(line: str) -> None:
 class Server:
     """A command that serves HTTP on a loopback port and says there whether it is healthy.
 
-    `env` is added to this process's environment. Attributes: `url`, `pid`, `log_path`,
-    `command`. Raises CodesignError if the server dies or is not healthy in `timeout_s`.
+    `env` is added to this process's environment. Attributes: `url`, `pid`, `log_path`, and
+    `command`, whose secrets the log does not have. Raises CodesignError if the server dies or
+    is not healthy in `timeout_s`.
     """
 
     name = "the server"
@@ -73,6 +70,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = log_path
         self.command = list(command)
+        self._log = ServerLog(log_path, secrets_in(self.command))
         self._env = {**os.environ, **env}
         self._timeout_s = timeout_s
         self._progress = progress
@@ -129,10 +127,12 @@ class Server:
             _signal_group(process.pid, signal.SIGKILL)
             process.wait()
             self._process = None
+            self._log.settle()
+            if (problem := self._log.problem()) is not None:
+                self._progress(problem)
 
     def _spawn(self) -> None:
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log, _no_interrupt():
+        with self._log.sink() as log, _no_interrupt():
             try:
                 self._process = subprocess.Popen(
                     self.command,
@@ -156,9 +156,10 @@ class Server:
         self._progress(f"starting {self.name}, log in {self.log_path}")
         while not _healthy(self.url + self.health):
             if self._process.poll() is not None:
+                self._log.settle()
                 raise CodesignError(
                     f"{self.name} ended while starting (exit {self._process.returncode}): "
-                    f"{_last_error(self.log_path)}; see {self.log_path}"
+                    f"{self._log.last_error()}; see {self.log_path}"
                 )
             now = time.monotonic()
             if now - begun > self._timeout_s:
@@ -168,7 +169,7 @@ class Server:
                 )
             if now >= next_line:
                 next_line += _PROGRESS_EVERY_S
-                self._progress(f"  {now - begun:3.0f} s: {_last_line(self.log_path)}")
+                self._progress(f"  {now - begun:3.0f} s: {self._log.last_line()}")
             time.sleep(_POLL_S)
         self._progress(f"{self.name} is up after {time.monotonic() - begun:.0f} s at {self.url}")
 
@@ -310,27 +311,3 @@ def _group_runs(group: int) -> bool:
         if int(pgrp) == group and state not in "ZX":
             return True
     return False
-
-
-def _tail(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
-            text = log.read().decode(errors="replace")
-    except OSError:
-        return []
-    lines = (re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines())
-    return [line for line in lines if line]
-
-
-def _last_line(path: Path) -> str:
-    lines = _tail(path)
-    return lines[-1][:160] if lines else "nothing logged yet"
-
-
-def _last_error(path: Path) -> str:
-    """The last line that names an error, preferring causes to their consequences."""
-    errors = [line for line in _tail(path) if _ERROR.search(line)]
-    causes = [line for line in errors if not _CONSEQUENCE.search(line)]
-    lines = causes or errors
-    return lines[-1][:300] if lines else _last_line(path)

@@ -32,6 +32,7 @@ from vllm_codesign.bench.server import say
 from vllm_codesign.cli.arms_table import arms_table
 from vllm_codesign.model.bench import ArmsRun, BenchRun, Scenario
 from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.recorder.command_line import without_secrets
 
 _TABLE_WIDTH = 132
 _NO_LIMIT = 1_000
@@ -156,8 +157,8 @@ def command(
         raise CodesignError("name a server with --url or a model to serve with --model, not both")
     if url is not None and server_flags:
         raise CodesignError(
-            f"{server_flags[0]}: flags after -- are for a server started with --model; "
-            "leave them out"
+            f"{without_secrets(server_flags)[0]}: flags after -- are for a server started with "
+            "--model; leave them out"
         )
     if session_id is not None and not (session_id.isascii() and session_id.isprintable()):
         raise CodesignError(

@@ -32,7 +32,9 @@ COMMANDS = {
     "demo": "Serve a tiny model, load it, and show the tables and the report.",
 }
 
-_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_BY_DUCKDB = "Query interrupted"
+"""What DuckDB makes of an interrupt that comes while it works: a bare RuntimeError."""
 
 
 class LazyGroup(click.Group):
@@ -96,9 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CodesignError as error:
         print(f"codesign: {error}", file=sys.stderr)
         return 1
-    except click.Abort:  # what click makes of an interrupt
-        print("codesign: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):  # the first is what click makes of the second
+        return _interrupted()
+    except RuntimeError as error:
+        if str(error) != _BY_DUCKDB:
+            raise
+        return _interrupted()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -108,6 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    print("codesign: interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

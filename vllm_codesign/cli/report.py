@@ -78,12 +78,13 @@ def command(
     arms = arms_of(named) if named is not None else None
     if micro_file is not None and (other is not None or arms is not None):
         raise CodesignError("--micro goes with one capture or alone: leave --against and arms out")
+    notes: tuple[str, ...] = ()
     with Console(stderr=True).status("reading the capture"):
         if micro is not None and micro_file is not None and named is None:
             page, said = render_micro(micro, micro_file), f"{len(micro.timings)} timings drawn"
         elif other is not None:
             found = against(_server(capture, results, scenario), _server(other, None, scenario))
-            page, said = render_against(found), found.sentence
+            page, said, notes = render_against(found), found.sentence, found.levels
         elif arms is not None:
             page, said = _compared(*arms, scenario)
         else:
@@ -91,6 +92,8 @@ def command(
             drawn = section(micro, micro_file) if micro is not None and micro_file else None
             page, said = render(view, scenario, drawn), view.verdicts[0].sentence
     _write(out, page)
+    for line in notes:
+        click.echo(f"codesign: {line}", err=True)
     if as_json:
         click.echo(json.dumps({"report": str(out), "bytes": out.stat().st_size}))
     else:

@@ -12,8 +12,12 @@ import click
 from aiohttp import web
 from rich.console import Console
 
+from vllm_codesign.cli.main import INTERRUPTED
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.report.served import LOOPBACK, Served
+
+_PATIENCE_S = 2.0
+"""With requests that are being answered when it ends."""
 
 
 @click.command("view")
@@ -36,7 +40,7 @@ from vllm_codesign.report.served import LOOPBACK, Served
     help="Port to listen on. Default: any that is free.",
 )
 def command(capture: Path | None, results: Path | None, host: str, port: int) -> None:
-    """Serve the report of CAPTURE on this machine, until interrupted.
+    """Serve the report of CAPTURE on this machine, until interrupted (exit status 130).
 
     CAPTURE is found as `codesign analyze` finds it. It may be of any size and still be growing:
     every request can be searched and opened, and new ones appear. Nothing is written, and no
@@ -49,12 +53,8 @@ def command(capture: Path | None, results: Path | None, host: str, port: int) ->
     with Console(stderr=True).status("reading the capture"):
         served = Served(capture, results)
     listening = _listen(host, port)
-    address, number = listening.getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-    click.echo(f"http://{shown}:{number}/ serves {served.capture.path}; end it with Ctrl-C")
-    if address not in LOOPBACK:
-        click.echo("codesign: whoever reaches this address can read the capture", err=True)
-    asyncio.run(_serve(served, listening, LOOPBACK if address in LOOPBACK else ()))
+    if asyncio.run(_serve(served, listening)) == signal.SIGINT:
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -70,14 +70,21 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(served: Served, listening: socket.socket, hosts: tuple[str, ...]) -> None:
-    runner = web.AppRunner(served.application(hosts), access_log=None)
+async def _serve(served: Served, listening: socket.socket) -> int:
+    """Say where, and serve; the signal that ended it."""
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.put_nowait, int(number))
+    address, port = listening.getsockname()[:2]
+    application = served.application(LOOPBACK if address in LOOPBACK else ())
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_PATIENCE_S)
     await runner.setup()
     try:
         await web.SockSite(runner, listening).start()
-        ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ended.set)
-        await ended.wait()
+        shown = f"[{address}]" if ":" in address else address
+        click.echo(f"http://{shown}:{port}/ serves {served.capture.path}; end it with Ctrl-C")
+        if address not in LOOPBACK:
+            click.echo("codesign: whoever reaches this address can read the capture", err=True)
+        return await ended.get()
     finally:
         await runner.cleanup()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -24,17 +23,13 @@ from vllm_codesign.hooks.installer import Installer, installed_version, vllm_ver
 from vllm_codesign.hooks.table import Hook
 from vllm_codesign.hooks.wrap import entered
 from vllm_codesign.recorder import active, session
+from vllm_codesign.recorder.command_line import without_secrets
 from vllm_codesign.recorder.process import alive, identity
 
 logger = logging.getLogger("vllm.codesign")
 
 _RESTARTS_PER_MINUTE = 10
 _SEE_OUT_S = 5.0
-_SECRETS = {"key", "keys", "apikey", "token", "secret", "password", "passwd", "auth"}
-_SECRETS |= {"header", "headers", "credential", "credentials", "authorization", "cookie"}
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_JSON_KEY = re.compile(r'"([^"]+)"\s*:')
-_USERINFO = re.compile(r"(?<=://)[^@/\s]+@")
 
 _NONE = "none:"
 """Announced instead of a folder, with pid and start, by a process that could make no session."""
@@ -105,7 +100,7 @@ def _start(settings: settings_module.Settings, problems: list[str]) -> session.S
             "vllm": vllm_version(),
             "torch": installed_version("torch"),
             "python": sys.version.split()[0],
-            "argv": _without_secrets(sys.argv),
+            "argv": without_secrets(sys.argv),
             "level": settings.level,
             "ring_bytes": settings.ring_bytes,
             "started_unix_ns": time.time_ns(),
@@ -140,28 +135,6 @@ def _see_out(owned: session.Session) -> None:
     deadline = time.monotonic() + _SEE_OUT_S
     while owned.folder.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-
-
-def _without_secrets(argv: list[str]) -> list[str]:
-    """The command line, as it may be written to a file: `--api-key X` loses its X."""
-    kept: list[str] = []
-    hide = False
-    for word in argv:
-        if hide and not word.startswith("-"):
-            kept.append("...")
-            continue
-        name, _, value = word.partition("=") if word.startswith("-") else ("", "", word)
-        hide = _is_secret(name) and not value
-        if value and (_is_secret(name) or any(map(_is_secret, _JSON_KEY.findall(value)))):
-            kept.append(f"{name}=..." if name else "...")
-        else:
-            kept.append(_USERINFO.sub("...@", word))
-    return kept
-
-
-def _is_secret(name: str) -> bool:
-    """By whole words: `--max-num-batched-tokens` is none."""
-    return any(word.lower() in _SECRETS for word in _WORDS.findall(name))
 
 
 def _keep_exporter(owned: session.Session) -> None:

@@ -11,10 +11,11 @@ from vllm_codesign.report.environment import environment
 
 def render_against(found: Against) -> str:
     """The whole page; it opens from disk and has no script."""
-    rows = [
-        (f"{pair.name} · {which}", scenario)
+    wholes = [
+        bars.whole(f"{pair.name} · {which}", pair.means(scenario), scenario.accounts.total.mean)
         for pair in found.pairs
         for which, scenario in (("this", pair.here), ("against", pair.there))
+        if scenario.accounts is not None
     ]
     return (
         environment()
@@ -27,7 +28,7 @@ def render_against(found: Against) -> str:
                 for which, view in (("this", found.here), ("against", found.there))
                 for line in view.lossy
             ],
-            parts=bars.parts(rows),
+            parts=bars.parts(wholes),
             sheets=[against.sheet(pair) for pair in found.pairs],
             view_name=tables.VIEW,
             version=__version__,

@@ -9,6 +9,7 @@ from vllm_codesign.analysis import tables
 from vllm_codesign.analysis.arms import Comparison, Shares
 from vllm_codesign.analysis.arms_sheet import arms_sheet, remarks
 from vllm_codesign.model.bench import ArmsRun
+from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 from vllm_codesign.report.bars import Bar, Chart, Segment, ticks
 from vllm_codesign.report.colours import PARTS
 from vllm_codesign.report.environment import environment, utc
@@ -33,6 +34,8 @@ def render_arms(run: ArmsRun, comparison: Comparison, folder: Path) -> str:
         .get_template("arms.html.j2")
         .render(
             run=run,
+            model=without_userinfo(run.model),
+            flags=" ".join(without_secrets(run.server_flags)),
             comparison=comparison,
             sheet=arms_sheet(comparison),
             remarks=list(remarks(comparison)),

@@ -6,7 +6,7 @@ They are HTML, not pictures: text in them can be selected and read aloud, and no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from vllm_codesign.analysis import client, server
@@ -14,7 +14,6 @@ from vllm_codesign.analysis.finding import ms
 from vllm_codesign.analysis.stats import Stat
 from vllm_codesign.analysis.tables import Scenario
 from vllm_codesign.report import colours
-from vllm_codesign.semconv import Part
 
 _LETTER = 0.75
 """Percent of the axis that a letter of a name takes; one that does not fit is left out."""
@@ -160,29 +159,48 @@ def phases(scenarios: tuple[Scenario, ...]) -> Chart | None:
     return chart("Mean time of a request by phase", stacks, legend)
 
 
-def parts(named: Iterable[tuple[str, Scenario]]) -> Chart | None:
+def parts(wholes: Iterable[Stack]) -> Chart | None:
     """What the mean request waited for: each bar a whole, a row for each scenario that is
     accounted for. Scenarios differ by orders of magnitude, what they wait for does not."""
-    shown = [(name, s.accounts) for name, s in named if s.accounts is not None]
-    found = {part for _, accounts in shown for part in accounts.parts}
-    present = [part.value for part in Part if part.value in found]
+    shown = [each for each in wholes if each.total]
     rows = tuple(
         Bar(
-            name,
+            each.name,
             tuple(
-                Segment(part, mean, _said(mean, whole), 100 * mean / whole, colours.PARTS[part])
-                for part in present
-                if (mean := _mean(accounts.parts.get(part)))
+                Segment(part, mean, _said(mean, each.total), 100 * mean / each.total, colour)
+                for part, mean, colour in each.pieces
+                if mean
             ),
-            ms(whole),
+            ms(each.total),
         )
-        for name, accounts in shown
-        if (whole := accounts.total.mean)
+        for each in shown
     )
     if not rows:
         return None
-    legend = (("", tuple((part, colours.PARTS[part]) for part in present)),)
+    found = {part: colour for each in shown for part, _, colour in each.pieces}
+    present = tuple((part, colour) for part, colour in colours.PARTS.items() if part in found)
+    together = tuple(each for each in found.items() if each[0] not in colours.PARTS)
+    legend = (("", (*together, *present)),)
     return Chart("Mean time of a request by part", "%", rows, ticks(100.0), legend)
+
+
+def whole(name: str, means: Mapping[str, float], total: float) -> Stack:
+    """The parts of a mean request, in the order of the accounting; what is no part of it first."""
+    order = [*(part for part in means if part not in colours.PARTS), *colours.PARTS]
+    pieces = tuple(
+        (part, means[part], colours.PARTS.get(part, colours.TOGETHER))
+        for part in order
+        if part in means
+    )
+    return Stack(name, pieces, total)
+
+
+def accounted(scenarios: Iterable[Scenario]) -> Iterator[Stack]:
+    """For `parts`: of each scenario that is accounted for."""
+    for scenario in scenarios:
+        if (found := scenario.accounts) is not None:
+            means = {part: stat.mean for part, stat in found.parts.items()}
+            yield whole(scenario.name, means, found.total.mean)
 
 
 def _mean(stat: Stat | None) -> float:

@@ -53,6 +53,8 @@ PARTS = {
     Part.FRONTEND_WAIT.value: "#e3b7a0",
     Part.UNATTRIBUTED.value: "#9aa0a6",
 }
+TOGETHER = "#1d5fa8"
+"""Of several parts as one."""
 STRIP = {
     "busy": "#1d5fa8",
     IdleCause.PREPARE.value: PARTS[Part.GAP_PREPARE.value],

@@ -46,7 +46,7 @@ def figures(view: Overview) -> dict[str, Any]:
         "run": view.run,
         "scenarios": [{**_scenario(view, s), "subject": s is subject} for s in scenarios],
         "phases": bars.phases(scenarios),
-        "parts": bars.parts((s.name, s) for s in scenarios),
+        "parts": bars.parts(bars.accounted(scenarios)),
         "kv": kv_sheets(view.kv, view.kv_waits),
         "view_name": tables.VIEW,
         "method": stats.METHOD,

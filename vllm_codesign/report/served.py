@@ -13,21 +13,19 @@ must not get at it: requests that name another host, as they do after a DNS rebi
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from vllm_codesign.analysis.overview import find, load_results, overview, results_of
-from vllm_codesign.model.errors import CodesignError
+from vllm_codesign.analysis.overview import find, load_results, results_of
 from vllm_codesign.report.documents import Documents
 from vllm_codesign.report.embedded import meta
 from vllm_codesign.report.environment import compact, environment
-from vllm_codesign.report.page import figures
+from vllm_codesign.report.fragment import Maker, Stopped
 from vllm_codesign.store.index import Entry, Index, Order
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -58,6 +56,7 @@ class Served:
         self.index.refresh()
         # DuckDB's connection is one thread's; what reads it never runs in the event loop.
         self._reader = ThreadPoolExecutor(1, "codesign-view")
+        self._maker = Maker(self.capture.path, self._results)
         self._figures: tuple[int, str] | None = None
         self._making = asyncio.Lock()
 
@@ -73,8 +72,13 @@ class Served:
                 web.get("/api/request/{trace:[0-9a-f]{1,32}}/{span:[0-9a-f]{1,16}}", self._request),
             ]
         )
+        made.on_shutdown.append(self._end)
         made.on_cleanup.append(self._close)
         return made
+
+    async def _end(self, _: web.Application) -> None:
+        """Before requests that are being answered are waited for."""
+        self._maker.end()
 
     async def _close(self, _: web.Application) -> None:
         self._reader.shutdown(wait=True, cancel_futures=True)
@@ -100,11 +104,10 @@ class Served:
             await self._read(self.index.refresh)
             version = self.index.version
             if self._figures is None or self._figures[0] != version:
-                # A large capture takes minutes of Python: beside the server, not in it.
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    making = pool.submit(fragment, self.capture.path, self._results)
-                    text = await asyncio.wrap_future(making)
-                self._figures = (version, text)
+                try:
+                    self._figures = (version, await self._maker.make())
+                except Stopped as why:
+                    raise web.HTTPServiceUnavailable(text=f"no figures: {why}") from why
         return web.Response(text=self._figures[1], content_type="text/html")
 
     async def _state(self, _: web.Request) -> web.StreamResponse:
@@ -151,15 +154,6 @@ class Served:
         scenario = entry.scenario if entry is not None else ""
         document = documents.document(trace, scenario, self.index.steps(trace))
         return {"names": documents.names, "colours": documents.colours, "document": document}
-
-
-def fragment(capture: Path, results: Path | None) -> str:
-    """What `/figures` answers; runs in a process of its own."""
-    try:
-        view = overview(capture, results)
-    except CodesignError as error:
-        return environment().get_template("failed.html.j2").render(cause=str(error))
-    return environment().get_template("fragment.html.j2").render(**figures(view))
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -61,9 +61,14 @@ def connect(capture: Capture, reading: Reading | None = None) -> duckdb.DuckDBPy
 
 def database() -> duckdb.DuckDBPyConnection:
     """A new one, in memory."""
-    # By itself DuckDB spills into the current folder.
-    spill = Path(tempfile.gettempdir()) / f"codesign-duckdb-{os.getpid()}"
-    return duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(spill)})
+    spill = str(spill_folder(os.getpid()))
+    return duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": spill})
+
+
+def spill_folder(pid: int) -> Path:
+    """Where DuckDB puts what is too much for its memory, by itself into the current folder. It
+    stays behind where the process is killed."""
+    return Path(tempfile.gettempdir()) / f"codesign-duckdb-{pid}"
 
 
 def create_view(

@@ -119,7 +119,7 @@ def decode_value(key: str, text: str) -> AttributeValue:
         return text
     try:
         return convert(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return text
 
 

@@ -97,6 +97,8 @@ def comparable(scenario: tables.Scenario) -> dict[str, Any]:
         accounts,
         ttft_parts={},
         ttft_without_host=None,
+        pool_threads=None,
+        plans_ahead=None,
         fleet=replace(accounts.fleet, engines=engines),
     )
     return asdict(replace(scenario, slowest=(), client={}, accounts=accounts))

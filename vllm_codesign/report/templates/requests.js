@@ -99,7 +99,7 @@
     }, ms(entry.duration_ns));
     button.addEventListener("click", () => show(entry, true));
     const line = make("tr", { "data-trace": entry.trace, "data-span": entry.span },
-      make("td", {}, button), make("td", {}, entry.name),
+      make("th", { scope: "row" }, button), make("td", {}, entry.name),
       make("td", { class: "outcome" + (entry.outcome === "completed" ? "" : " bad") }, entry.outcome),
       make("td", {}, entry.scenario || "–"), make("td", { class: "session" }, entry.session || "–"),
       make("td", {}, new Date(entry.start_us / 1e3).toISOString().slice(11, 23)),

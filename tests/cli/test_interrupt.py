@@ -1,0 +1,131 @@
+"""Ctrl-C, which a terminal sends to every process of the command: 130 and no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support import traces
+
+ROOT = Path(__file__).parents[2]
+# A shell starts its background jobs with the interrupt ignored, and so may whoever runs this.
+_MAIN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from vllm_codesign.cli import main; {}; sys.exit(main.main(sys.argv[1:]))"
+)
+
+
+@contextmanager
+def started(*arguments: str, prepared: str = "") -> Iterator[subprocess.Popen[str]]:
+    """`codesign` in a process group of its own, as a shell starts it; all of it ends here."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAIN.format(prepared or "pass"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Status and standard error after a Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    traces.write_capture(tmp_path / "capture")
+    (tmp_path / "results.json").write_text(traces.bench_run().model_dump_json())
+    return tmp_path
+
+
+def below(pid: int) -> list[int]:
+    """Live processes that this one has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state not in "ZX":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_view_that_makes_figures(demo: Path) -> None:
+    with started("view", str(demo)) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+
+        def ask() -> None:
+            # However it ends: the server goes away.
+            with suppress(OSError, urllib.error.URLError):
+                urllib.request.urlopen(f"{url}figures", timeout=30).close()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 20
+        while not (making := below(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert making
+        begun = time.monotonic()
+        assert interrupted(process) == (130, "")
+        assert time.monotonic() - begun < 10
+        asking.join(30)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in making)
+
+
+def test_a_view_that_waits(demo: Path) -> None:
+    with started("view", str(demo)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert interrupted(process) == (130, "")
+
+
+# A command that says when it is at it, in DuckDB and in Python.
+_QUERY = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
+_AT_WORK = {
+    "DuckDB": f"from vllm_codesign.store.reader import database; database().execute('{_QUERY}')",
+    "Python": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("where", _AT_WORK)
+@pytest.mark.parametrize("command", ["analyze", "report"])
+def test_a_command_that_reads(command: str, where: str, demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    prepared = (
+        f"import vllm_codesign.cli.{command} as c\n"
+        "def busy(*_, **__):\n"
+        "    print('at work', flush=True)\n"
+        f"    exec({_AT_WORK[where]!r})\n"
+        "c.overview = busy\n"
+    )
+    more = ("--out", str(out)) if command == "report" else ()
+    with started(command, str(demo), *more, prepared=f"exec({prepared!r})") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        time.sleep(0.3)
+        status, said = interrupted(process)
+    assert (status, said.split()) == (130, ["codesign:", "interrupted"])
+    assert not out.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["capture", "results.json"]
