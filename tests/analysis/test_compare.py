@@ -202,3 +202,17 @@ def test_what_fewer_servers_know_has_no_verdict() -> None:
         part = each.of("part.frontend.wait")
         assert part.interval.drawn == "batches"
         assert part.judged is None
+
+
+def test_a_change_that_hides_in_the_total_is_told_as_such() -> None:
+    """Nothing to be a share of: neither the total nor the time to the first token has moved."""
+    generator = rng(40)
+    a, b = made(generator), made(generator)
+    for key in ("part.frontend.cpu", "phase.tokenize_run"):
+        for values in b.values["conc16"][key].values():
+            for place in range(len(values)):
+                values[place] += 5.0
+    (each,) = [s for s in found([a], [b]).scenarios if s.scenario == "conc16"]
+    assert not each.headline.beyond_noise
+    assert ", within noise; beyond it tokenize.encode +" in sentence(each)
+    assert "%" not in sentence(each)

@@ -102,7 +102,8 @@ def sentence(found: Compared) -> str:
     named = [each for each in named if each not in small]
     small += named[_NAMED:]
     for place, each in enumerate(named[:_NAMED]):
-        text += f"; {each.figure.label} {signed(each.value)} ms {bracket(each.interval)}"
+        text += "; beyond it " if base is None and not place else "; "
+        text += f"{each.figure.label} {signed(each.value)} ms {bracket(each.interval)}"
         if base is not None:
             share = f"{100 * each.value / base.value:.0f} %"
             text += f", {share}" + ("" if place else f" of the difference in {base.figure.label}")
