@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.micro import timing
 from vllm_codesign.micro import run as room
+from vllm_codesign.micro.harness import Clock
 from vllm_codesign.micro.run import NAMES, Plan, execute
 from vllm_codesign.micro.scheduler import Grid
 from vllm_codesign.model.errors import CodesignError
@@ -118,3 +119,20 @@ def test_a_real_scheduler() -> None:
 def test_names_are_those_of_the_command() -> None:
     assert NAMES[-1] == "scheduler"
     assert len(set(NAMES)) == len(NAMES) == 11
+
+
+@pytest.mark.parametrize(
+    ("part", "clock", "said"),
+    [
+        (None, "wall", "unknown"),
+        (0.01, "wall", "had 1 % of the core"),
+        (0.6, "cpu", "had 60 % of the core"),
+        (
+            0.6,
+            "wall",
+            "had 60 % of the core (wall times hold their turns: --clock cpu, or a quiet machine)",
+        ),
+    ],
+)
+def test_a_busy_machine_is_said(part: float | None, clock: Clock, said: str) -> None:
+    assert room._others(part, clock) == said
