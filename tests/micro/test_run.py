@@ -102,7 +102,7 @@ def test_both_get_their_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     many = Plan(("sha256", "scheduler"), no_model, (100_000,), 1_000_000, 2.0, GRID)
     execute(many, silent)
     assert 0.7 < time.monotonic() - begun < 4.0
-    assert deadlines[0] == pytest.approx(begun + 2.0, abs=2.0)
+    assert 2.0 <= deadlines[0] - begun < 4.0
 
 
 @pytest.mark.skipif(
