@@ -179,6 +179,13 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("model", "said"), [("/nowhere/at/all",) * 2, ("", "(nothing)")])
+def test_a_folder_that_is_not_there(model: str, said: str) -> None:
+    with pytest.raises(CodesignError) as raised:
+        load(model)
+    assert str(raised.value) == f"{said} is no folder: name a model's with --model"
+
+
 def test_a_size_that_cannot_be_made(kit: Kit) -> None:
     class Coarse(Wrong):
         def encode(self, text: str) -> list[int]:

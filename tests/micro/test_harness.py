@@ -86,14 +86,14 @@ def test_the_deadline_ends_it_and_what_is_missing_is_said() -> None:
 
 def test_rounds_that_were_done_before_the_deadline_count() -> None:
     def prepare() -> Ready:
-        return Ready(lambda: time.sleep(0.02), lambda _: None)
+        return Ready(lambda: time.sleep(0.05), lambda _: None)
 
     begun = time.monotonic()
-    measured = measure([Case("slow", "frontend", prepare)], 10_000, begun + 0.3)
+    measured = measure([Case("slow", "frontend", prepare)], 10_000, begun + 2)
     (timing,) = measured.timings
-    assert 1 <= len(timing.samples_ns) < 20
+    assert 1 <= len(timing.samples_ns) < 40
     assert measured.skipped == []
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
 
 
 def test_prompts_are_renewed_before_each_round() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.micro import timing
 from vllm_codesign.micro import run as room
+from vllm_codesign.micro.harness import Clock
 from vllm_codesign.micro.run import NAMES, Plan, execute
 from vllm_codesign.micro.scheduler import Grid
 from vllm_codesign.model.errors import CodesignError
@@ -44,6 +45,7 @@ def scheduled(
 
     monkeypatch.setattr(room, "vllm_version", lambda: "0.32.0")
     monkeypatch.setattr(room, "time_scheduler", stand_in)
+    monkeypatch.setattr(room, "_load_scheduler", lambda: None)
     return deadlines
 
 
@@ -53,6 +55,7 @@ def skipped(run: MicroRun) -> list[tuple[str, str]]:
 
 def test_without_vllm_the_scheduler_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "vllm_version", lambda: "")
+    monkeypatch.setattr(room, "_load_scheduler", lambda: None)
     run = execute(plan("sha256", "scheduler"), silent)
     assert skipped(run) == [("scheduler", "vllm is not installed")]
     assert [t.tokens for t in run.timings] == [1_000, 2_000, 4_000]
@@ -98,8 +101,8 @@ def test_both_get_their_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     begun = time.monotonic()
     many = Plan(("sha256", "scheduler"), no_model, (100_000,), 1_000_000, 2.0, GRID)
     execute(many, silent)
-    assert 0.7 < time.monotonic() - begun < 2.0
-    assert deadlines[0] == pytest.approx(begun + 2.0, abs=0.2)
+    assert 0.7 < time.monotonic() - begun < 4.0
+    assert 2.0 <= deadlines[0] - begun < 4.0
 
 
 @pytest.mark.skipif(
@@ -118,3 +121,20 @@ def test_a_real_scheduler() -> None:
 def test_names_are_those_of_the_command() -> None:
     assert NAMES[-1] == "scheduler"
     assert len(set(NAMES)) == len(NAMES) == 11
+
+
+@pytest.mark.parametrize(
+    ("part", "clock", "said"),
+    [
+        (None, "wall", "unknown"),
+        (0.01, "wall", "had 1 % of the core"),
+        (0.6, "cpu", "had 60 % of the core"),
+        (
+            0.6,
+            "wall",
+            "had 60 % of the core (wall times hold their turns: --clock cpu, or a quiet machine)",
+        ),
+    ],
+)
+def test_a_busy_machine_is_said(part: float | None, clock: Clock, said: str) -> None:
+    assert room._others(part, clock) == said

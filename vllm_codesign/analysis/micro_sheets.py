@@ -24,9 +24,9 @@ def micro_sheets(run: MicroRun) -> tuple[Sheet, ...]:
     components = [t for t in run.timings if t.group != "scheduler"]
     scheduler = [t for t in run.timings if t.group == "scheduler"]
     found = (
-        _medians("Components: ms of one call, median of the rounds", components),
+        _medians("Components: median ms of a call", components),
         _study(run),
-        _medians("Scheduler: ms of one call, median of the rounds", scheduler),
+        _medians("Scheduler: median ms of a call", scheduler),
         growth_sheet(_shown(run.growths), _GROWTH),
         _skipped(run),
     )

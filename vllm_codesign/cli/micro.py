@@ -96,7 +96,7 @@ def command(
         raise CodesignError(f"no component {unknown[0]!r}; there is: {', '.join(NAMES)}")
     plan = Plan(
         names=tuple(dict.fromkeys(components)) or NAMES,
-        model=lambda: model or _small_model(),
+        model=lambda: model if model is not None else _small_model(),
         sizes=_sizes(tokens) if tokens is not None else _QUICK_SIZES if quick else _SIZES,
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),

@@ -26,6 +26,9 @@ NAMES = (*COMPONENTS, SCHEDULER)
 _OF_THE_COMPONENTS = 0.4
 """Part of the time that they get where the scheduler is timed, too."""
 
+_QUIET = 0.05
+"""Part of the core that others may have before it is a warning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -79,7 +82,7 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
     environment |= {
         "pinned": core,
         "clock": plan.clock,
-        "others": others(measured.others),
+        "others": _others(measured.others, plan.clock),
         "tokenizer": kit.tokenizer.described if kit.loaded is not None else "none was needed",
         "model": kit.tokenizer.model if kit.loaded is not None else "none",
         "rounds": str(max(len(timing.samples_ns) for timing in timings)),
@@ -95,9 +98,14 @@ def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
     )
 
 
-def others(part: float | None) -> str:
+def _others(part: float | None, clock: Clock) -> str:
     """How much of the core other processes had while components were timed."""
-    return "unknown" if part is None else f"had {100 * part:.0f} % of the core"
+    if part is None:
+        return "unknown"
+    said = f"had {100 * part:.0f} % of the core"
+    if part < _QUIET or clock == "cpu":
+        return said
+    return f"{said} (wall times hold their turns: --clock cpu, or a quiet machine)"
 
 
 def _load_scheduler() -> None:

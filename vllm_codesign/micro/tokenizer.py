@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vllm_codesign.model.errors import CodesignError
@@ -39,6 +40,8 @@ class Tokenizer:
 
 def load(model: str) -> Tokenizer:
     """The tokenizer of a model's folder or name; CodesignError where there is none."""
+    if not model or (model.startswith((".", "/", "~")) and not Path(model).is_dir()):
+        raise CodesignError(f"{model or '(nothing)'} is no folder: name a model's with --model")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # stderr is for our own progress
     try:
         loaded = _loader()(model)
