@@ -17,7 +17,7 @@ from tests.backends import known
 from tests.support import traces
 from vllm_codesign import semconv as S
 from vllm_codesign.analysis.against import IN_ENGINE, against, sheet
-from vllm_codesign.analysis.overview import Overview, overview
+from vllm_codesign.analysis.overview import overview
 from vllm_codesign.analysis.samples import Samples
 from vllm_codesign.analysis.sides import Server, server_of
 from vllm_codesign.cli import report
@@ -133,9 +133,9 @@ def stepwise(folder: Path, at_request: int = 0) -> Path:
 
 
 def test_of_two_levels_only_what_both_have_is_compared(
-    views: tuple[Overview, Overview], tmp_path: Path
+    views: tuple[Server, Server], tmp_path: Path
 ) -> None:
-    deep, flat = overview(stepwise(tmp_path)), views[1]
+    deep, flat = read(stepwise(tmp_path / "deep")), views[1]
     found = against(deep, flat)
     assert found.levels == (
         "single, conc4: recorded at level step here and at level request there; below `step` "
@@ -162,21 +162,22 @@ def test_of_two_levels_only_what_both_have_is_compared(
             assert sum(parts) == pytest.approx(2 * of.total.mean, rel=0.01), "and the total itself"
     assert "exposed" not in found.sentence
     assert against(flat, deep).levels[0].startswith("single, conc4: recorded at level request here")
-    assert against(deep, deep).levels == against(flat, flat).levels == ()
+    again = read(stepwise(tmp_path / "again"))
+    assert against(deep, again).levels == against(*views).levels == ()
 
 
-def test_a_level_that_was_switched_meanwhile_is_neither(
-    views: tuple[Overview, Overview], tmp_path: Path
-) -> None:
-    switched = overview(stepwise(tmp_path, at_request=5))
-    found = against(switched, switched)
+def test_a_level_that_was_switched_meanwhile_is_neither(tmp_path: Path) -> None:
+    switched = [read(stepwise(tmp_path / each, at_request=5)) for each in ("a", "b")]
+    found = against(*switched)
     assert [pair.alike for pair in found.pairs] == [True, False]
     assert found.levels[0].startswith(
         "conc4: recorded at level request and step here and at level request and step there; "
     )
 
 
-def test_both_levels_are_said_in_the_terminal_and_on_the_page(fast: Path, tmp_path: Path) -> None:
+def test_both_levels_are_said_in_the_terminal_and_on_the_page(
+    fast: Path, slow: Path, tmp_path: Path
+) -> None:
     deep, out = stepwise(tmp_path / "deep"), tmp_path / "against.html"
     asked = [str(fast), "--against", str(deep), "--out", str(out)]
     result = CliRunner().invoke(report.command, asked, catch_exceptions=False)
@@ -189,7 +190,7 @@ def test_both_levels_are_said_in_the_terminal_and_on_the_page(fast: Path, tmp_pa
     assert "device.decode" not in page
     assert "engine.decode" not in page
 
-    asked = [str(fast), "--against", str(fast), "--out", str(out)]
+    asked = [str(fast), "--against", str(slow), "--out", str(out)]
     result = CliRunner().invoke(report.command, asked, catch_exceptions=False)
     assert "level" not in result.stderr
     assert "Different levels" not in out.read_text()
