@@ -53,7 +53,7 @@ lint: setup ## ruff, import-linter, mypy
 demo: setup ## serve the tiny model, load it, print where the time went (6 min at most)
 	$(BIN)/codesign demo --model .cache/models/tiny
 
-docs: setup ## write the generated pages again
+docs: setup ## write the generated pages and the pictures of the dashboards again
 	$(BIN)/python -m docs.generate
 
 docs-site: ## build the documentation's site, strictly, into out/site

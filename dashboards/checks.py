@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from dashboards.known import problems, series
 from dashboards.layout import COLUMNS, SCHEMA_VERSION
@@ -92,6 +93,10 @@ def _panel(panel: Json) -> Iterator[str]:
         yield "its description does not say what it shows and what to do when it looks bad"
     if not panel.get("targets"):
         yield "asks for nothing"
+    colours = [s["color"] for s in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+    for one, other in pairwise(colours):
+        if one == other:
+            yield f"a threshold changes nothing: {one} before and after it"
     references = [target["refId"] for target in panel.get("targets", ())]
     if len(set(references)) != len(references):
         yield "two targets have the same refId"

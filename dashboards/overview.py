@@ -47,6 +47,7 @@ NOW = Row(
             unit="percentunit",
             width=4,
             height=5,
+            base="red",
             limits=((0.95, "green"),),
         ),
         Panel(

@@ -85,6 +85,8 @@ class Panel:
     stacked: bool = False
     share: bool = False
     """Of a whole: the axis is from 0 to 1."""
+    base: str = "green"
+    """The colour below every limit."""
     limits: tuple[tuple[float, str], ...] = ()
     """Value from which on it is drawn in a colour."""
     overrides: Sequence[Json] = field(default_factory=tuple)
@@ -105,7 +107,7 @@ class Panel:
         }
 
     def _defaults(self) -> Json:
-        steps: list[Json] = [{"color": "green", "value": None}]
+        steps: list[Json] = [{"color": self.base, "value": None}]
         steps += [{"color": colour, "value": value} for value, colour in self.limits]
         found: Json = {
             "unit": self.unit,

@@ -1,7 +1,7 @@
-"""Writes every generated page again: `make docs`.
+"""Writes every generated page and the dashboards' pictures again: `make docs`.
 
 A generator is a module `docs/generate_*.py` with the path `PAGE` and the function `page()`, which
-returns its whole text.
+returns its whole text. Pictures are those of `docs/pictures/dashboard.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
+
+from docs.pictures.dashboard import pictures
 
 
 def generators() -> list[ModuleType]:
@@ -21,3 +23,6 @@ if __name__ == "__main__":
     for each in generators():
         each.PAGE.write_text(each.page(), encoding="utf-8")
         print(each.PAGE.name)
+    for file, text in pictures().items():
+        file.write_text(text, encoding="utf-8")
+        print(file.name)

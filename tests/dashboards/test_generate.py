@@ -135,6 +135,15 @@ def test_a_description_without_advice(dashboard: dict[str, Any]) -> None:
         assert _changed(dashboard, description=description) == [wrong]
 
 
+def test_a_threshold_that_changes_nothing(dashboard: dict[str, Any]) -> None:
+    config = _panel(dashboard)["fieldConfig"]
+    steps = [{"color": "green", "value": None}, {"color": "green", "value": 0.95}]
+    config["defaults"]["thresholds"]["steps"] = steps
+    assert _changed(dashboard, fieldConfig=config) == [
+        "a threshold changes nothing: green before and after it"
+    ]
+
+
 def test_panels_over_one_another(dashboard: dict[str, Any]) -> None:
     place = _panel(dashboard, "Pool's depth")["gridPos"]
     assert _changed(dashboard, gridPos=place) == ["Pool's depth lies over Pool's utilization"]

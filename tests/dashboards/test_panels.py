@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import random
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from dashboards.promql import selectors
 from tests.support.captured import Captured
-from tests.support.mixed_load import Sent, make_requests, send_all
+from tests.support.observed import (
+    ARM,
+    MODEL,
+    NO_DATA,
+    NO_DATA_QUERIES,
+    load,
+    observed,
+    send,
+)
 from tests.support.panels import Asked, promql, traceql, variables
-from tests.support.prometheus import Labels, Prometheus, labels, prometheus, wait_for_scrapes
-from tests.support.serving import Serving, read_all, serve, wait_until_closed
+from tests.support.prometheus import Labels, Prometheus, labels
+from tests.support.serving import read_all
 from tests.support.shown import expected
-from vllm_codesign.bench.server import free_port
 from vllm_codesign.store.reader import read_steps
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 
-ARM = "small-cache"
-FLAGS = (
-    *("--max-model-len", "4096", "--block-size", "64", "--num-gpu-blocks-override", "72"),
-    *("--max-num-seqs", "8", "--max-num-batched-tokens", "512"),
-)
-"""72 blocks of 64 tokens: requests wait for blocks, lose theirs, and compute prompts again."""
 DRAWN_S = 15
 """What Grafana takes for the window of a rate while it draws."""
-SETTLE_S = 14.0
-"""The device's time is told some six seconds late, a request two."""
 QUIET_S = 2.0
 """A rate begins with the first scrape in its window: what came before that is not in it."""
 MIN_WINDOW_S = 120.0
 """Prometheus' rates are as sharp as two scrapes are short against the window."""
 TOLERANCE = 0.02
 
-NO_GPU = "no GPU in this run"
-NO_CONNECTOR = "no KV connector in this run"
-NO_DATA = {
-    "GPU utilization": NO_GPU,
-    "GPU memory": NO_GPU,
-    "GPU power": NO_GPU,
-    "GPU temperature": NO_GPU,
-    "Bytes moved, by tier": NO_CONNECTOR,
-    "Tokens moved, by tier": NO_CONNECTOR,
-    "Transfers: time": NO_CONNECTOR,
-}
-"""Panels that have nothing to show, and why."""
-NO_DATA_QUERIES = {"overview / vLLM: prefix cache hit rate / connector": NO_CONNECTOR}
 TEMPO = "asks Tempo, which is not here; its attributes are checked by test_generate.py"
 
 
@@ -80,59 +64,25 @@ class Run:
         }
 
 
-def _load(model: str, count: int, seed: int) -> list[Sent]:
-    """All kinds, and half of them again when their blocks are likely to be gone."""
-    rng = random.Random(seed)
-    first = make_requests(model, count, seed, max_len=4096)
-    again = [
-        replace(
-            sent,
-            trace_id=f"{rng.getrandbits(128) | 1:032x}",
-            parent_id=f"{rng.getrandbits(64) | 1:016x}",
-        )
-        for sent in first[: count // 2]
-    ]
-    return [*first, *again]
-
-
-def _send(serving: Serving, requests: Sequence[Sent]) -> None:
-    asyncio.run(send_all(serving.url, list(requests), clients=12))
-    serving.traces([request.trace_id for request in requests])
-    wait_until_closed(serving.session)
-    time.sleep(SETTLE_S)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: run `make setup`")
     folder = tmp_path_factory.mktemp("panels")
-    port = free_port()
-    environment = {
-        "CODESIGN_METRICS_PORT": str(port),
-        "OTEL_RESOURCE_ATTRIBUTES": f"codesign.arm={ARM}",
-        "VLLM_ENABLE_RESPONSES_API_STORE": "1",
-    }
-    with serve(folder, FLAGS, environment) as serving:
-        targets = {
-            "codesign": f"127.0.0.1:{port}",
-            "vllm": serving.url.removeprefix("http://"),
-        }
-        (folder / "prometheus").mkdir()
-        with prometheus(folder / "prometheus", targets) as server:
-            wait_for_scrapes(server)
-            _send(serving, _load(serving.model, 40, seed=3))
-            start_s, ahead_ns = time.time(), time.monotonic_ns() - time.time_ns()
-            time.sleep(QUIET_S)
-            _send(serving, _load(serving.model, 80, seed=4))
-            time.sleep(max(0.0, start_s + MIN_WINDOW_S - time.time()))
-            end_s = time.time()
-            time.sleep(2.0)
-            traces = read_all(serving.capture).all
-            steps = list(read_steps(serving.capture))
-            print(f"from {start_s} to {end_s}, {len(traces)} traces in {serving.capture.path}")
-            captured = Captured(traces, steps, start_s, end_s, ahead_ns)
-            yield Run(server, captured, serving.model, start_s, end_s)
+    with observed(folder) as running:
+        serving = running.serving
+        send(serving, load(40, seed=3))
+        start_s, ahead_ns = time.time(), time.monotonic_ns() - time.time_ns()
+        time.sleep(QUIET_S)
+        send(serving, load(80, seed=4))
+        time.sleep(max(0.0, start_s + MIN_WINDOW_S - time.time()))
+        end_s = time.time()
+        time.sleep(2.0)
+        traces = read_all(serving.capture).all
+        steps = list(read_steps(serving.capture))
+        print(f"from {start_s} to {end_s}, {len(traces)} traces in {serving.capture.path}")
+        captured = Captured(traces, steps, start_s, end_s, ahead_ns)
+        yield Run(running.prometheus, captured, MODEL, start_s, end_s)
 
 
 def test_every_panel_has_data_or_a_reason(run: Run) -> None:

@@ -57,11 +57,28 @@ class Prometheus:
 
     def points(self, query: str, start_s: float, end_s: float, step_s: float) -> int:
         """How many numbers a panel of this time would draw."""
+        found = self.over(query, start_s, end_s, step_s)
+        return sum(len(values) for values in found.values())
+
+    def over(
+        self, query: str, start_s: float, end_s: float, step_s: float
+    ) -> dict[Labels, dict[float, float]]:
+        """Series to Unix time to value, in Prometheus' order; without NaN."""
         found = self._get(
             "query_range", query=query, start=f"{start_s:.3f}", end=f"{end_s:.3f}", step=step_s
         )
-        values = (float(v) for each in found["result"] for _, v in each["values"])
-        return sum(not math.isnan(value) for value in values)
+        return {
+            labels(each["metric"]): {
+                float(at): float(value)
+                for at, value in each["values"]
+                if not math.isnan(float(value))
+            }
+            for each in found["result"]
+        }
+
+    def version(self) -> str:
+        """Its own."""
+        return str(self._get("status/buildinfo")["version"])
 
     def exemplars(self, query: str, start_s: float, end_s: float) -> list[dict[str, Any]]:
         """All exemplars of the series that a query asks for."""
