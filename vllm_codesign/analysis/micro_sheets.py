@@ -11,9 +11,7 @@ from vllm_codesign.analysis.study_components import Published, published
 from vllm_codesign.model.micro import Growth, MicroRun, Timing
 
 _NONE = "–"
-_GROWTH = (
-    "Growth: time ~ size ^ exponent, apart from a constant; with the largest it was timed with"
-)
+_GROWTH = "Growth: time ~ size ^ exponent"
 _Key = tuple[str, str, int | None]
 FLAT, LINEAR = 0.1, (0.9, 1.1)
 """Exponents up to `FLAT` are called no growth, those within `LINEAR` linear."""
