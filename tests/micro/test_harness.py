@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import time
 
 import pytest
 
+from tests.support.stopped_clock import StoppedClock
 from vllm_codesign.micro.case import Case, Ready
 from vllm_codesign.micro.harness import measure, no_collector, one_core
 from vllm_codesign.model.errors import CodesignError
@@ -36,34 +36,38 @@ def test_every_round_has_every_case_once_in_an_order_of_its_own() -> None:
     assert measured.skipped == []
 
 
-def test_a_time_is_that_of_the_call_alone_and_of_one_unit() -> None:
-    def prepare() -> Ready:
-        time.sleep(0.03)
-        return Ready(lambda: time.sleep(0.02), lambda _: time.sleep(0.03), 10)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+    stopped = StoppedClock()
+    monkeypatch.setattr("vllm_codesign.micro.harness.time", stopped)
+    return stopped
 
-    (timing,) = measure([Case("sleep", "frontend", prepare)], 3, FOR_EVER).timings
-    assert 2e6 <= timing.median_ns < 3e6
+
+def test_a_time_is_that_of_the_call_alone_and_of_one_unit(clock: StoppedClock) -> None:
+    lasts = iter([0.5, 0.02, 0.03, 0.01])
+
+    def prepare() -> Ready:
+        clock.work(0.3)
+        return Ready(lambda: clock.work(next(lasts)), lambda _: clock.work(0.3), 10)
+
+    (timing,) = measure([Case("busy", "frontend", prepare)], 3, FOR_EVER).timings
+    assert timing.samples_ns == [2e6, 3e6, 1e6], "the warm-up is none"
+    assert timing.median_ns == 2e6
     assert min(timing.samples_ns) <= timing.low_ns <= timing.median_ns <= timing.high_ns
 
 
-def test_cpu_time_has_no_part_of_what_others_did() -> None:
-    def prepare() -> Ready:
-        def works_and_sleeps() -> None:
-            until = time.process_time() + 0.02
-            while time.process_time() < until:
-                pass
-            time.sleep(0.06)
+def test_cpu_time_has_no_part_of_what_others_did(clock: StoppedClock) -> None:
+    def works_and_sleeps() -> None:
+        clock.work(0.02)
+        clock.sleep(0.06)
 
-        return Ready(works_and_sleeps, lambda _: None)
-
-    cases = [Case("both", "frontend", prepare)]
+    cases = [Case("both", "frontend", lambda: Ready(works_and_sleeps, lambda _: None))]
     cpu = measure(cases, 3, FOR_EVER, clock="cpu")
     (timing,) = cpu.timings
-    assert 20e6 <= timing.median_ns < 30e6
-    assert cpu.others is not None
-    assert cpu.others > 0.7, "a sleep looks like another's turn"
+    assert timing.samples_ns == [20e6] * 3
+    assert cpu.others == pytest.approx(0.75), "a sleep looks like another's turn"
     (wall,) = measure(cases, 3, FOR_EVER).timings
-    assert wall.median_ns >= 80e6
+    assert wall.samples_ns == [80e6] * 3
 
 
 def test_a_wrong_result_is_no_figure() -> None:
@@ -75,25 +79,21 @@ def test_a_wrong_result_is_no_figure() -> None:
     assert gc.isenabled()
 
 
-def test_the_deadline_ends_it_and_what_is_missing_is_said() -> None:
+def test_the_deadline_ends_it_and_what_is_missing_is_said(clock: StoppedClock) -> None:
     log: list[str] = []
-    measured = measure([case("late", log)], 5, time.monotonic() - 1)
+    measured = measure([case("late", log)], 5, clock.monotonic() - 1)
     assert (measured.timings, log, measured.others) == ([], [], None)
     assert [(s.component, s.reason) for s in measured.skipped] == [
         ("late (kind) at 1,000 tokens", "no time was left for it: more --seconds")
     ]
 
 
-def test_rounds_that_were_done_before_the_deadline_count() -> None:
-    def prepare() -> Ready:
-        return Ready(lambda: time.sleep(0.05), lambda _: None)
-
-    begun = time.monotonic()
-    measured = measure([Case("slow", "frontend", prepare)], 10_000, begun + 2)
+def test_rounds_that_were_done_before_the_deadline_count(clock: StoppedClock) -> None:
+    cases = [Case("slow", "frontend", lambda: Ready(lambda: clock.work(0.05), lambda _: None))]
+    measured = measure(cases, 10_000, clock.monotonic() + 0.22)
     (timing,) = measured.timings
-    assert 1 <= len(timing.samples_ns) < 40
+    assert len(timing.samples_ns) == 4, "one of the five that began in time warms up"
     assert measured.skipped == []
-    assert time.monotonic() - begun < 10
 
 
 def test_prompts_are_renewed_before_each_round() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.support.micro import timing
+from tests.support.stopped_clock import StoppedClock
 from vllm_codesign.micro import run as room
-from vllm_codesign.micro.harness import Clock
+from vllm_codesign.micro.harness import Clock, Measured
 from vllm_codesign.micro.run import NAMES, Plan, execute
 from vllm_codesign.micro.scheduler import Grid
 from vllm_codesign.model.errors import CodesignError
@@ -97,12 +98,21 @@ def test_both_get_their_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> Non
     def one(deadline: float) -> Iterator[Timing]:
         yield timing("schedule", 5.0, group="scheduler", requests=1, tokens=64)
 
+    ends: list[float] = []
+
+    def measured(cases: object, rounds: int, deadline: float, *rest: object, **more: object) -> Any:
+        ends.append(deadline)
+        return Measured([], [], None)
+
+    clock = StoppedClock()
+    monkeypatch.setattr(room, "time", clock)
+    monkeypatch.setattr(room, "measure", measured)
     deadlines = scheduled(monkeypatch, one)
-    begun = time.monotonic()
-    many = Plan(("sha256", "scheduler"), no_model, (100_000,), 1_000_000, 2.0, GRID)
-    execute(many, silent)
-    assert 0.7 < time.monotonic() - begun < 4.0
-    assert 2.0 <= deadlines[0] - begun < 4.0
+    execute(Plan(("sha256", "scheduler"), no_model, (1_000,), 2, 100.0, GRID), silent)
+    assert ends == [clock.monotonic() + 100.0 * room._OF_THE_COMPONENTS]
+    assert deadlines == [clock.monotonic() + 100.0]
+    execute(Plan(("scheduler",), no_model, (1_000,), 2, 100.0, GRID), silent)
+    assert deadlines[1] == clock.monotonic() + 100.0
 
 
 @pytest.mark.skipif(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analysis.test_against import demo, stepwise
+from tests.analysis.test_against import demo, read, stepwise
 from tests.analysis.test_arms import arms_run
 from tests.report.test_kv import of_session
 from tests.support import traces
@@ -29,7 +29,7 @@ def _whole(tmp_path: Path) -> str:
 
 
 def _against(tmp_path: Path) -> str:
-    return render_against(against(overview(demo(tmp_path)), overview(demo(tmp_path / "there"))))
+    return render_against(against(read(demo(tmp_path)), read(demo(tmp_path / "there"))))
 
 
 def _arms(tmp_path: Path) -> str:
