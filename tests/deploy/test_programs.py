@@ -6,14 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.files import BACKENDS, COLLECTOR, COMPOSE, DEPLOY, KUBERNETES, load, tool, yaml
-from tests.support.otlp_receiver import free_port
-from tests.support.serving import wait_until
 
 
 def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,47 +48,6 @@ def test_both_prometheus_configurations_name_the_jobs_alike() -> None:
     ]
     assert jobs[0] - {"prometheus"} == jobs[1]
     assert jobs[1] == {"codesign", "vllm", "codesign-spans", "codesign-collectors"}
-
-
-@pytest.mark.parametrize("name", ["agent", "gateway"])
-def test_a_collector_tells_of_itself_to_whoever_is_not_on_its_host(
-    name: str, tmp_path: Path
-) -> None:
-    """With the file and the variables of its pod. Ports are others, as it is not alone here, and
-    127.0.0.2 stands for the pod's own address: who listens on 127.0.0.1 does not listen there."""
-    otlp, health, port = free_port(), free_port(), free_port()
-    over = [
-        f"yaml:receivers::otlp::protocols::grpc::endpoint: 127.0.0.1:{otlp}",
-        f"yaml:extensions::health_check::endpoint: 127.0.0.1:{health}",
-    ]
-    if name == "agent":
-        over += [
-            f"yaml:exporters::prometheus::endpoint: 127.0.0.1:{free_port()}",
-            "yaml:exporters::load_balancing::resolver: "
-            '{dns: null, static: {hostnames: ["127.0.0.1:1"]}}',
-        ]
-    configs = [str(COLLECTOR / f"{name}.yaml"), *over]
-    command = [tool("otelcol", BACKENDS, "test-backends")]
-    command += [word for config in configs for word in ("--config", config)]
-    environ = {k: v for k, v in os.environ.items() if k != "METRICS_HOST"}
-    with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen(
-            command, stderr=log, env={**environ, "TELEMETRY_PORT": str(port)}
-        )
-        try:
-            wait_until(lambda: "otelcol_process_uptime" in _scrape(port), 30, "its own metrics")
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _scrape(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.2:{port}/metrics", timeout=5) as response:
-            found: str = response.read().decode()
-    except OSError:
-        return ""  # it does not listen yet
-    return found
 
 
 def test_alerts_ask_for_jobs_that_are_scraped() -> None:
