@@ -77,13 +77,18 @@ def test_a_run_over_two_servers_has_no_single_capture(own, tmp_path):
 def test_a_secret_is_used_and_written_nowhere(own, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "capture,args")
     out = tmp_path / "out"
-    keyed = OwnServer("tiny", ("--api-key", "s3cret-key", "--hf-token=hf_s3cret"), own.python)
+    keyed = OwnServer(
+        "tiny",
+        ("--api-key", "s3cret-key", "--hf-token=hf_s3cret"),
+        own.python,
+        env={"HF_TOKEN": "hf_s3cret-too", "VLLM_CPU_KVCACHE_SPACE": "1"},
+    )
     run = execute_with(keyed, PLAN, out, (lines := []).append)
 
     assert run.server_command[-3:] == ["--api-key", "...", "--hf-token=..."]
     log = (out / "server.log").read_text()
     assert "'--api-key', '...', '--hf-token=...'" in log
-    assert "key of 10 letters" in log
+    assert "key of 10 letters\ntoken ...\n" in log
     written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert b"s3cret" not in written
     assert not any("s3cret" in line for line in lines)

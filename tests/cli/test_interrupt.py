@@ -109,6 +109,23 @@ _AT_WORK = {
 }
 
 
+def test_a_bench(tmp_path: Path) -> None:
+    prepared = (
+        "import asyncio\n"
+        "import vllm_codesign.cli.bench as c\n"
+        "async def busy(*_, **__):\n"
+        "    print('at work', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "c.execute = busy\n"
+    )
+    asked = ("bench", "--url", "http://127.0.0.1:1", "--out", str(tmp_path))
+    with started(*asked, prepared=f"exec({prepared!r})") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        status, said = interrupted(process)
+    assert (status, said.split()) == (130, ["codesign:", "interrupted"])
+
+
 @pytest.mark.parametrize("where", _AT_WORK)
 @pytest.mark.parametrize("command", ["analyze", "report"])
 def test_a_command_that_reads(command: str, where: str, demo: Path, tmp_path: Path) -> None:

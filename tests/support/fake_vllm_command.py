@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> None:
     if "args" in behaviour:
         key = arguments[arguments.index("--api-key") + 1]
         print(f"non-default args: {arguments}\nkey of {len(key)} letters", flush=True)
+        print(f"token {os.environ.get('HF_TOKEN')}", flush=True)
     if "die" in behaviour:
         print("(EngineCore pid=1) ValueError: no such model")
         print("RuntimeError: Engine core initialization failed. See root cause above.")

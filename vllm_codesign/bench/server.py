@@ -70,7 +70,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = log_path
         self.command = list(command)
-        self._log = ServerLog(log_path, secrets_in(self.command))
+        given = [f"{name}={value}" for name, value in env.items()]
+        self._log = ServerLog(log_path, secrets_in([*self.command, *given]))
         self._env = {**os.environ, **env}
         self._timeout_s = timeout_s
         self._progress = progress
