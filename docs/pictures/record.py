@@ -9,6 +9,7 @@ Debian's `prometheus`; writes `docs/pictures/recording.json`, from which `make d
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from docs.pictures.recording import FILE, Recording, Series, text
+from docs.pictures.recording import COMMAND, FILE, Recording, Series, text
 from tests.support import observed
 from tests.support.mixed_load import send_all
 from tests.support.observed import NO_DATA, NO_DATA_QUERIES, Observed
@@ -140,6 +141,10 @@ def _reasons(empty: Sequence[Asked]) -> dict[str, str]:
 def main() -> int:
     """Write the file; what is wrong is one line on stderr."""
     try:
+        if importlib.util.find_spec("vllm") is None:
+            raise CodesignError(
+                f"vLLM is not installed: run `make setup`, then .venv/bin/{COMMAND}"
+            )
         if shutil.which("prometheus") is None:
             raise CodesignError(
                 "no prometheus here: apt-get install prometheus (no service needed)"

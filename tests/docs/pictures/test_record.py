@@ -66,15 +66,24 @@ def test_the_load_ends_within_the_time_recorded() -> None:
     assert sum(seconds for seconds, _ in record.LOAD) < record.STEP_S * (record.INSTANTS - 1)
 
 
-def test_without_prometheus_one_line_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("vllm", "said"),
+    [
+        (
+            None,
+            "vLLM is not installed: run `make setup`, then .venv/bin/python "
+            "-m docs.pictures.record",
+        ),
+        (object(), "no prometheus here: apt-get install prometheus (no service needed)"),
+    ],
+)
+def test_without_what_it_needs_one_line_says_so(
+    vllm: object, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: vllm)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert record.main() == 1
-    said = capsys.readouterr()
-    assert (
-        said.err == "codesign: no prometheus here: apt-get install prometheus (no service needed)\n"
-    )
+    assert capsys.readouterr().err == f"codesign: {said}\n"
 
 
 def test_every_query_is_told_from_the_others_by_its_text() -> None:
