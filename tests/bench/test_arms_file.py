@@ -74,7 +74,7 @@ def test_names_choose_among_the_files_and_those_built_in(tmp_path):
         ("[[arm]]\nname = 'a'\ncores = { worker = 'x' }", r"cores.worker: 'x' is no list of"),
         ("[[arm]]\nname = 'a'\n[[arm]]\nname = 'a'", r"arm 2 \(a\): name is taken"),
         ("[[arm]]\nname = 'hbm'", r"arm 1 \(hbm\): name is taken"),
-        ("arm = [1]", r"arm 1: not a table"),
+        ("arm = [1]", r"arm 1: not a table: input should be a valid dictionary"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, text, says):

@@ -12,14 +12,10 @@ fields of `model.bench.Scenario`:
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
+from vllm_codesign.bench.tables_file import read_tables
 from vllm_codesign.model.bench import Scenario
 from vllm_codesign.model.errors import CodesignError
 
@@ -86,50 +82,12 @@ def select(
 
 def read_file(path: Path) -> tuple[Scenario, ...]:
     """Scenarios of a TOML or JSON file; raises CodesignError naming file, field and cure."""
-    entries = _entries(path)
     scenarios: list[Scenario] = []
-    for number, entry in enumerate(entries, start=1):
-        name = entry.get("name") if isinstance(entry, dict) else None
-        where = f"{path}: scenario {number}" + (f" ({name})" if isinstance(name, str) else "")
-        try:
-            scenario = Scenario.model_validate(entry, strict=True)
-        except ValidationError as error:
-            raise CodesignError(f"{where}: {_explain(error)}") from error
+    for where, scenario in read_tables(path, "scenario", Scenario):
         if any(scenario.name == other.name for other in scenarios):
             raise CodesignError(f"{where}: name is taken by an earlier one: choose another")
         scenarios.append(scenario)
     return tuple(scenarios)
-
-
-def _entries(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise CodesignError(
-            f"{path}: cannot be read ({reason}): name a TOML or JSON file"
-        ) from error
-    try:
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise CodesignError(f"{path}: not {kind}: {error}") from error
-    entries = document.get("scenario") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise CodesignError(f"{path}: scenario is missing: write one [[scenario]] table for each")
-    return entries
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{field} is not a field: use {_listed(Scenario.model_fields)}"
-    if first["type"] == "missing":
-        return f"{field} is missing: add it"
-    meaning = first["msg"][0].lower() + first["msg"][1:]
-    where = f"{field} = {first['input']!r}" if field else "not a table"
-    return f"{where}: {meaning}"
 
 
 def _listed(names: Iterable[str]) -> str:

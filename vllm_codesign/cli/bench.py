@@ -53,7 +53,7 @@ _NO_LIMIT = 1_000
     "--arms",
     "arms_from",
     type=click.Path(path_type=Path),
-    help="TOML file of configurations; without --arm all of them.",
+    help="TOML or JSON file of configurations; without --arm all of them.",
 )
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Only this; repeatable.")
 @click.option("--set", "set_name", type=click.Choice(list(scenarios.SETS)), help="Default: quick.")
