@@ -16,7 +16,10 @@ FORBIDDEN = 101
 SYSTEMCTL = """#!/bin/sh
 case $1 in
 list-unit-files) cat "$UNITS" ;;
-disable) echo "$3" >>"$DISABLED" ;;
+disable)
+    echo "$3" >>"$DISABLED"
+    [ -z "$REFUSED" ] || { printf 'no bus\nnor a second line\n' >&2; exit 1; }
+    ;;
 esac
 """
 
@@ -63,22 +66,36 @@ def test_what_a_killed_run_left_does_not_stay(policy: Path) -> None:
     assert policy.read_text() == "#!/bin/sh\nexit 104\n"
 
 
-def test_what_came_enabled_is_disabled_and_nothing_else(policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("exit 0", 0), ("exit 100", 100), ("kill -TERM $PPID", 143), ("kill -INT $PPID", 130)],
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_came_enabled_is_disabled_and_nothing_else(
+    policy: Path, tmp_path: Path, ending: str, code: int, refused: bool
+) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "systemctl").write_text(SYSTEMCTL)
     (programs / "systemctl").chmod(0o755)
     units, disabled = tmp_path / "units", tmp_path / "disabled"
     units.write_text("ssh.service enabled enabled\n")
+    came = "a.service enabled enabled\nprometheus.service enabled enabled\n"
     done = run(
         policy,
-        *("sh", "-c", f"echo prometheus.service enabled enabled >>{units}"),
+        *("sh", "-c", f"printf '{came}' >>{units}; {ending}"),
         PATH=f"{programs}:{os.environ['PATH']}",
         UNITS=str(units),
         DISABLED=str(disabled),
+        REFUSED="yes" if refused else "",
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert disabled.read_text() == "prometheus.service\n"
+    assert done.returncode == code
+    assert disabled.read_text() == "a.service\nprometheus.service\n"
+    said = [
+        f"without-services: {unit}.service stays enabled: no bus" for unit in ("a", "prometheus")
+    ]
+    assert done.stderr.splitlines() == (said if refused else [])
+    assert not policy.exists()
 
 
 def test_without_a_command_it_says_how_to_call_it(policy: Path) -> None:

@@ -94,3 +94,25 @@ def test_a_hundred_steps_say_whether_they_are_planned_ahead(every: int, ahead: b
         found = gathered.summary(engines, strip=False)
         assert found is not None
         assert found.plans_ahead is wanted
+
+
+@pytest.mark.parametrize(
+    ("count", "ahead", "wanted"),
+    [
+        (2000, {1000}, False),
+        (2000, set(range(2, 2002)) - {1000}, True),
+        (100, set(range(51)), False),
+    ],
+)
+def test_most_steps_say_whether_they_are_planned_ahead(
+    count: int, ahead: set[int], wanted: bool
+) -> None:
+    at, made = 1000, [step(1, 1000)]
+    for n in range(1, count + 1):
+        at += STEP_NS - 20 if n in ahead else STEP_NS
+        made.append(step(n + 1, at))
+    gathered = Gathered()
+    gathered.take(trace(900, 1000, span(S.TOKENIZE_WAIT.name, 900, 960)), {})
+    found = gathered.summary(timelines(made), strip=False)
+    assert found is not None
+    assert found.plans_ahead is wanted

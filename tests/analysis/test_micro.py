@@ -48,6 +48,30 @@ def test_of_the_schedulers_growths_those_beside_the_largest_are_shown() -> None:
     assert [row[4] for row in sheet.rows] == ["1,000 tokens"]
 
 
+def test_of_the_schedulers_growths_the_widest_are_shown() -> None:
+    about = {"group": "scheduler", "against": "requests"}
+    wide = growth("schedule", 1.1, at=1_000, sizes=[1, 4, 64, 1_024], **about)
+    large = growth("schedule", 0.6, at=100_000, sizes=[1, 4, 16], **about)
+    (sheet,) = micro_sheets(run().model_copy(
+        update={"timings": [], "skipped": [], "growths": [large, wide]}
+    ))  # fmt: skip
+    assert [row[3:5] for row in sheet.rows] == [("1 to 1,024", "1,000 tokens")]
+
+
+def test_three_sizes_are_sure_of_nothing() -> None:
+    assert verdict(growth("schedule", 0.6, sizes=[1, 4, 16])) == "below linear, not surely"
+
+
+def test_an_interval_of_two_rounds_is_none() -> None:
+    few = run().timings[0].model_copy(update={"samples_ns": [1.0, 2.0]})
+    (components,) = (
+        sheet
+        for sheet in micro_sheets(run().model_copy(update={"timings": [few]}))
+        if sheet.title.startswith("Components")
+    )
+    assert components.rows[0][-1] == "–"
+
+
 def test_a_claim_holds_or_does_not() -> None:
     timed = run()
     slow = timed.timings[2].model_copy(update={"component": "block_hash", "variant": "sha256"})

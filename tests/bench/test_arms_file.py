@@ -66,6 +66,7 @@ def test_names_choose_among_the_files_and_those_built_in(tmp_path):
         ("[[arm]", "not TOML"),
         ("[[arm]]\nflags = []", r"arm 1: name is missing: add it"),
         ("[[arm]]\nname = 'a b'", r"arm 1 \(a b\): name = 'a b'"),
+        ("[[arm]]\nname = '..'", r"arm 1 \(\.\.\): name = '\.\.'"),
         ("[[arm]]\nname = 'a'\nflag = []", r"arm 1 \(a\): flag is not a field: use name, flags"),
         ("[[arm]]\nname = 'a'\nflags = '--x'", r"arm 1 \(a\): flags = '--x'"),
         ("[[arm]]\nname = 'a'\nenv = { A = 1 }", r"arm 1 \(a\): env.A = 1"),

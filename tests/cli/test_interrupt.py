@@ -71,25 +71,34 @@ def below(pid: int) -> list[int]:
     return found
 
 
+def asked_for_figures(url: str) -> threading.Thread:
+    """Asks, however it ends: the server goes away."""
+
+    def ask() -> None:
+        with suppress(OSError, urllib.error.URLError):
+            urllib.request.urlopen(f"{url}figures", timeout=30).close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    return asking
+
+
+def made_by(process: subprocess.Popen[str]) -> list[int]:
+    """`below`, as soon as there is one."""
+    deadline = time.monotonic() + 60
+    while not (found := below(process.pid)):
+        assert time.monotonic() < deadline, "it started no process"
+        time.sleep(0.01)
+    return found
+
+
 def test_a_view_that_makes_figures(demo: Path) -> None:
     with started("view", str(demo)) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
-
-        def ask() -> None:
-            # However it ends: the server goes away.
-            with suppress(OSError, urllib.error.URLError):
-                urllib.request.urlopen(f"{url}figures", timeout=30).close()
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        deadline = time.monotonic() + 20
-        while not (making := below(process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert making
-        begun = time.monotonic()
+        asking = asked_for_figures(url)
+        making = made_by(process)
         assert interrupted(process) == (130, "")
-        assert time.monotonic() - begun < 10
         asking.join(30)
         assert not any(Path(f"/proc/{pid}").exists() for pid in making)
 
@@ -98,6 +107,36 @@ def test_a_view_that_waits(demo: Path) -> None:
     with started("view", str(demo)) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        assert interrupted(process) == (130, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_view_that_is_ended_takes_its_makers_of_figures_along(
+    demo: Path, number: signal.Signals
+) -> None:
+    # Whoever runs this may have started it under nohup.
+    heard = "signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    with started("view", str(demo), prepared=heard) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        asking = asked_for_figures(url)
+        making = made_by(process)
+        # To it alone, as `kill` does.
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (0, "")
+        asking.join(30)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in making)
+
+
+def test_a_view_that_outlives_its_terminal(demo: Path) -> None:
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    with started("view", str(demo), prepared=ignored) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        process.send_signal(signal.SIGHUP)
+        with urllib.request.urlopen(f"{url}api/state", timeout=30) as answer:
+            assert answer.status == 200
         assert interrupted(process) == (130, "")
 
 

@@ -10,7 +10,6 @@ import pytest
 from tests.support.stopped_clock import StoppedClock
 from vllm_codesign.micro.case import Case, Ready
 from vllm_codesign.micro.harness import measure, no_collector, one_core
-from vllm_codesign.model.errors import CodesignError
 
 FOR_EVER = float("inf")
 
@@ -71,12 +70,34 @@ def test_cpu_time_has_no_part_of_what_others_did(clock: StoppedClock) -> None:
 
 
 def test_a_wrong_result_is_no_figure() -> None:
-    with pytest.raises(CodesignError) as raised:
-        measure([case("encode", [], wrong="its tokens are others")], 2, FOR_EVER)
-    assert str(raised.value) == (
-        "encode (kind) at 1,000 tokens: its tokens are others; nothing of it is reported"
-    )
+    log: list[str] = []
+    cases = [case("encode", [], wrong="its tokens are others"), case("decode", log)]
+    measured = measure(cases, 2, FOR_EVER)
+    assert [(s.component, s.reason) for s in measured.skipped] == [
+        ("encode (kind) at 1,000 tokens", "its tokens are others: nothing of it is reported")
+    ]
+    assert [t.component for t in measured.timings] == ["decode"]
+    assert len(log) == 3
     assert gc.isenabled()
+
+
+def test_what_a_library_raises_ends_one_component_and_not_the_run() -> None:
+    calls: list[int] = []
+
+    def fails() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyError("another version's name\nand more")
+
+    log: list[str] = []
+    cases = [Case("odd", "frontend", lambda: Ready(fails, lambda _: None)), case("decode", log)]
+    measured = measure(cases, 4, FOR_EVER)
+    (skipped,) = measured.skipped
+    assert skipped.component == "odd"
+    assert skipped.reason.startswith("KeyError: ")
+    assert "\n" not in skipped.reason
+    assert (len(calls), len(log)) == (3, 5)
+    assert [t.component for t in measured.timings] == ["decode"]
 
 
 def test_the_deadline_ends_it_and_what_is_missing_is_said(clock: StoppedClock) -> None:

@@ -25,7 +25,7 @@ def no_model() -> str:
 
 
 def plan(*names: str, seconds: float = 60.0, grid: Grid = GRID) -> Plan:
-    return Plan(names, no_model, (1_000, 2_000, 4_000), 2, seconds, grid)
+    return Plan(names, no_model, (1_000, 2_000, 4_000), 3, seconds, grid)
 
 
 def silent(line: str) -> None:
@@ -63,7 +63,7 @@ def test_without_vllm_the_scheduler_is_skipped(monkeypatch: pytest.MonkeyPatch) 
     assert [(g.component, g.against, g.sizes) for g in run.growths] == [
         ("sha256", "tokens", [1_000, 2_000, 4_000])
     ]
-    assert run.environment["rounds"] == "2"
+    assert run.environment["rounds"] == "3"
 
 
 def test_a_scheduler_that_cannot_be_built_costs_nobody_elses_figures(
@@ -79,6 +79,21 @@ def test_a_scheduler_that_cannot_be_built_costs_nobody_elses_figures(
     assert len(run.timings) == 3
     with pytest.raises(CodesignError, match=r"nothing could be timed \(scheduler: this vLLM's"):
         execute(plan("scheduler"), silent)
+
+
+def test_what_was_timed_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(deadline: float) -> Iterator[Timing]:
+        yield timing("schedule", 5.0, group="scheduler", requests=1, tokens=64)
+        raise MemoryError
+
+    scheduled(monkeypatch, breaks)
+    run = execute(plan("scheduler"), silent)
+    assert [t.component for t in run.timings] == ["schedule"]
+    assert skipped(run) == [
+        ("scheduler", "no memory was left for its next case"),
+        ("scheduler, 2 x 64 tokens", "an earlier case failed"),
+        ("scheduler, 4 x 64 tokens", "an earlier case failed"),
+    ]
 
 
 def test_cases_of_the_grid_without_a_figure_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,22 @@ def test_an_earlier_edition(site: Path, shipped: Path, capsys: Capture) -> None:
     assert say(capsys, "apply", "0001") == f"{FIRST}: applied (1 file)\n"
 
 
+def test_a_kept_patch_that_is_damaged(site: Path, capsys: Capture) -> None:
+    say(capsys, "apply")
+    (kept,) = (site / FOLDER).glob("vllm-0.19.0/*.patch")
+    kept.write_bytes(b"no patch")
+    assert say(capsys, "status").splitlines()[-1].startswith(f"{kept} cannot be read and is passed")
+    assert json.loads(say(capsys, "status", "--json"))["damaged"] == [str(kept)]
+    assert "already applied" in say(capsys, "apply")
+    say(capsys, "revert")
+    assert (site / A).read_text() == A0
+    assert (site / B).read_text() == B0
+    assert kept.exists(), "nobody knows what it needs"
+    kept.unlink()
+    say(capsys, "revert")
+    assert not (site / FOLDER).exists()
+
+
 def test_a_patch_that_is_not_fit_for_use(site: Path, shipped: Path, capsys: Capture) -> None:
     file = shipped / "vllm-0.19.0" / f"{FIRST}.patch"
     file.write_bytes(file.read_bytes().replace(b"Subject:", b"X:"))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from pathlib import Path
+
 import pytest
 
 from vllm_codesign.recorder.command_line import secrets_in, without_secrets, without_userinfo
@@ -46,6 +50,33 @@ from vllm_codesign.recorder.command_line import secrets_in, without_secrets, wit
         (["--env", "HF_TOKEN=hf_abc"], ["--env", "HF_TOKEN=..."]),
         (["--env=HF_TOKEN=hf_abc"], ["--env=HF_TOKEN=..."]),
         (["--ssl-keyfile", "/etc/server.pem"], ["--ssl-keyfile", "/etc/server.pem"]),
+        (["--ssl-keyf", "/etc/server.pem"], ["--ssl-keyf", "/etc/server.pem"]),
+        (["--ssl-keyfile-p", "pw"], ["--ssl-keyfile-p", "..."]),
+        (["--api-k", "s3cret"], ["--api-k", "..."]),
+        (["--api_k=s3cret"], ["--api_k=..."]),
+        (["--hf-t", "hf_abc", "m"], ["--hf-t", "...", "..."]),
+        (["--api", "m"], ["--api", "m"]),
+        (["--api-server-count", "2"], ["--api-server-count", "2"]),
+        (["--s3-access-key-id", "AKIA"], ["--s3-access-key-id", "..."]),
+        (["--header", "authorization=x"], ["--header", "..."]),
+        (["--allow-credentials", "m"], ["--allow-credentials", "m"]),
+        (["--allowed-headers", '["*"]'], ["--allowed-headers", '["*"]']),
+        (["--no-enable-request-id-headers", "m"], ["--no-enable-request-id-headers", "m"]),
+        (["--h11-max-header-count", "9"], ["--h11-max-header-count", "9"]),
+        (["--return_tokens_as_token_ids", "m"], ["--return_tokens_as_token_ids", "m"]),
+        (["-x", '{"returned_token_ids": [1]}'], ["-x", '{"returned_token_ids": [1]}']),
+        (
+            [
+                "-cc",
+                '{"rope_kvcache_fusion_max_token_num": 1, "encoder_cudagraph_token_budgets": 2}',
+            ],
+            [
+                "-cc",
+                '{"rope_kvcache_fusion_max_token_num": 1, "encoder_cudagraph_token_budgets": 2}',
+            ],
+        ),
+        (["-x", '{"id_token": "ey"}'], ["-x", "..."]),
+        (["-x", '{"token_count": 1, "token": "ey"}'], ["-x", "..."]),
     ],
 )
 def test_secrets_in_the_command_line_are_hidden(argv: list[str], kept: list[str]) -> None:
@@ -62,12 +93,34 @@ def test_secrets_in_the_command_line_are_hidden(argv: list[str], kept: list[str]
         (["--model", "https://bob:p%40ss@host/m"], ("p%40ss", "p@ss")),
         (["https://t0ken@host/m?password=x1"], ("t0ken", "x1")),
         (["-kv", '{"extra": {"api_key": "a", "keys": ["b", {"c": "d"}]}, "e": "f"}'], tuple("abd")),
+        (["-kv", '{"api_key": "abcd", "url": "redis://u:p%40w@h"}'], ("abcd", "p%40w", "p@w")),
+        (["-kv", '{"password": 12345, "token": [1.5, true, null], "n": 7}'], ("12345", "1.5")),
+        (["--api-k", "one", "--long-prefill-token-threshold", "4"], ("one",)),
         (["-kv", '{"api_key": "cut'], ('{"api_key": "cut',)),
         (["--env", "HF_TOKEN=hf_abc"], ("hf_abc",)),
     ],
 )
 def test_what_is_left_out_is_known(argv: list[str], secrets: tuple[str, ...]) -> None:
     assert secrets_in(argv) == secrets
+
+
+def test_of_vllms_flags_these_are_secret() -> None:
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:
+        pytest.skip("vLLM is not installed: run `make setup`")
+    # Where its command line is declared: by name, or as the fields of a class.
+    root = Path(found.origin).parent
+    flags = set(
+        re.findall(r'"(--[A-Za-z][\w.-]+)"', (root / "engine" / "arg_utils.py").read_text())
+    )
+    for path in root.glob("entrypoints/**/cli_args.py"):
+        text = path.read_text()
+        flags |= set(re.findall(r'"(--[A-Za-z][\w.-]+)"', text))
+        fields = re.findall(r"^    ([a-z]\w*): ", text, re.M)
+        flags |= {f"--{field.replace('_', '-')}" for field in fields}
+    assert {"--api-key", "--hf-token", "--allowed-headers", "--max-num-seqs"} <= flags
+    hidden = {flag for flag in flags if without_secrets([flag, "x"]) != [flag, "x"]}
+    assert hidden == {"--api-key", "--hf-token"}
 
 
 def test_a_sentence_may_hold_a_url() -> None:

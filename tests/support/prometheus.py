@@ -50,10 +50,10 @@ class Prometheus:
     url: str
 
     def value(self, query: str, at_s: float) -> dict[Labels, float]:
-        """Series to value at one time; without NaN, which is what 0 / 0 gives."""
+        """Series to value at one time; without NaN and infinity, which 0 / 0 and 1 / 0 give."""
         found = self._get("query", query=query, time=f"{at_s:.3f}")
         values = {labels(each["metric"]): float(each["value"][1]) for each in found["result"]}
-        return {series: value for series, value in values.items() if not math.isnan(value)}
+        return {series: value for series, value in values.items() if math.isfinite(value)}
 
     def points(self, query: str, start_s: float, end_s: float, step_s: float) -> int:
         """How many numbers a panel of this time would draw."""
@@ -63,7 +63,7 @@ class Prometheus:
     def over(
         self, query: str, start_s: float, end_s: float, step_s: float
     ) -> dict[Labels, dict[float, float]]:
-        """Series to Unix time to value, in Prometheus' order; without NaN."""
+        """Series to Unix time to value, in Prometheus' order; without NaN and infinity."""
         found = self._get(
             "query_range", query=query, start=f"{start_s:.3f}", end=f"{end_s:.3f}", step=step_s
         )
@@ -71,7 +71,7 @@ class Prometheus:
             labels(each["metric"]): {
                 float(at): float(value)
                 for at, value in each["values"]
-                if not math.isnan(float(value))
+                if math.isfinite(float(value))
             }
             for each in found["result"]
         }

@@ -164,7 +164,8 @@ def _plans_ahead(engines: Iterable[Timeline]) -> bool | None:
     for engine in engines:
         followed += engine.followed
         ahead += engine.ahead
-    return ahead > 0 if followed >= _ENOUGH_STEPS else None
+    # By most of them: an odd step among thousands is none.
+    return 2 * ahead > followed if followed >= _ENOUGH_STEPS else None
 
 
 def _add(parts: dict[str, array[float]], found: Accounting) -> None:

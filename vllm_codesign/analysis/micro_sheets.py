@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from vllm_codesign.analysis.micro import at, by_reason
 from vllm_codesign.analysis.sheet import Sheet
 from vllm_codesign.analysis.study_components import Published, published
-from vllm_codesign.model.micro import Growth, MicroRun, Timing
+from vllm_codesign.model.micro import FEWEST_ROUNDS, Growth, MicroRun, Timing
 
 _NONE = "–"
 _GROWTH = "Growth: time ~ size ^ exponent"
 _Key = tuple[str, str, int | None]
 FLAT, LINEAR = 0.1, (0.9, 1.1)
 """Exponents up to `FLAT` are called no growth, those within `LINEAR` linear."""
+_TELL_A_CONSTANT = 4
+"""Sizes that `micro.growth` needs before it fits a constant."""
 
 
 def micro_sheets(run: MicroRun) -> tuple[Sheet, ...]:
@@ -55,11 +57,16 @@ def _medians(title: str, timings: list[Timing]) -> Sheet | None:
                 variant,
                 *([f"{requests:,}" if requests else _NONE] if counted else []),
                 *(ms(found[size].median_ns) if size in found else _NONE for size in places),
-                f"±{100 * max(map(_half_width, found.values())):.0f} %",
+                _widest(list(found.values())),
             )
             for (component, variant, requests), found in ordered
         ),
     )
+
+
+def _widest(timings: Sequence[Timing]) -> str:
+    widths = [_half_width(each) for each in timings if len(each.samples_ns) >= FEWEST_ROUNDS]
+    return f"±{100 * max(widths):.0f} %" if widths else _NONE
 
 
 def _half_width(timing: Timing) -> float:
@@ -133,13 +140,18 @@ def growth_sheet(growths: Sequence[Growth], title: str) -> Sheet | None:
 
 
 def _shown(growths: Sequence[Growth]) -> list[Growth]:
-    """Of the scheduler's, those with the most of what was held fixed: there it matters most."""
-    most: dict[tuple[str, str, str], Growth] = {}
+    """Of the scheduler's, those over the widest range of sizes: growth is surest there."""
+    widest: dict[tuple[str, str, str], Growth] = {}
     for growth in growths:
         key = growth.component, growth.variant, growth.against
-        if key not in most or (growth.at or 0) > (most[key].at or 0):
-            most[key] = growth
-    return list(most.values())
+        if key not in widest or _breadth(growth) > _breadth(widest[key]):
+            widest[key] = growth
+    return list(widest.values())
+
+
+def _breadth(growth: Growth) -> tuple[float, int]:
+    """And with the most of what was held fixed, where two are as wide."""
+    return growth.sizes[-1] / growth.sizes[0], growth.at or 0
 
 
 def _with(growth: Growth) -> str:
@@ -149,9 +161,11 @@ def _with(growth: Growth) -> str:
 
 
 def verdict(growth: Growth) -> str:
-    """In words; where the interval reaches into another word it says that it is not sure."""
+    """In words; not sure where the interval reaches into another word, or the sizes are too few to
+    tell a constant, which makes growth look like less."""
     said = _word(growth.exponent)
-    return said if _word(growth.low) == said == _word(growth.high) else f"{said}, not surely"
+    sure = _word(growth.low) == said == _word(growth.high)
+    return said if sure and len(growth.sizes) >= _TELL_A_CONSTANT else f"{said}, not surely"
 
 
 def _word(exponent: float) -> str:

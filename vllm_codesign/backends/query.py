@@ -66,7 +66,9 @@ def parse_time(text: str, now_ns: int) -> int:
     try:
         return unix_ns(_parsed(text, now_ns))
     except (ValueError, OverflowError):
-        raise CodesignError(f"{text!r} is not between 1970 and 2116: name a later one") from None
+        raise CodesignError(
+            f"{text!r} is not between 1970 and 2116: name one between them"
+        ) from None
 
 
 def _parsed(text: str, now_ns: int) -> int:

@@ -1,17 +1,26 @@
 """What a server prints: kept in a file without its secrets, and its last words.
 
 vLLM prints its arguments when it starts, `--api-key` among them, and the file outlives the run.
+
+A server that was given a secret prints into a pipe, and a thread of this process copies it. While
+this process is stopped (Ctrl-Z) the server goes on until the pipe is full, 1 MiB where the system
+allows, and then waits in its next print until this process goes on. If this process is killed,
+what is still in the pipe is lost and the server's next print fails; on Linux the kernel has sent
+the server SIGTERM by then. Without a secret the server writes to the file itself.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vllm_codesign.recorder.command_line import HIDDEN
 
@@ -21,7 +30,10 @@ _CONSEQUENCE = re.compile(r"Engine core initialization failed|WorkerProc initial
 """What vLLM's outer processes say after an inner one has named the cause."""
 _LEAST = 4
 """Letters of a secret that is looked for: a shorter one is in half of all words."""
-_SETTLE_S = 1.0
+_PIPE_BYTES = 1 << 20
+"""What an ordinary user may have; 64 KiB is usual."""
+_QUIET_S = 1.0
+_SETTLE_S = 10.0
 
 
 class ServerLog:
@@ -32,18 +44,25 @@ class ServerLog:
         self._hidden = _spellings(secrets)
         self._copying: threading.Thread | None = None
         self._failed: OSError | None = None
+        self._written = 0
 
     @contextmanager
     def sink(self) -> Iterator[int]:
-        """The file descriptor that the server is to write to; the server keeps its own copy."""
+        """The file descriptor that the server is to write to; the server keeps its own copy.
+
+        Raises `OSError` where the file cannot be opened, before anything is written.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("wb", buffering=0) as file:
-            if not self._hidden:
+        file = self.path.open("wb", buffering=0)
+        if not self._hidden:
+            with file:
                 yield file.fileno()
-                return
+            return
+        self._failed, self._written = None, 0
         reading, writing = os.pipe()
+        _widen(writing)
         self._copying = threading.Thread(
-            target=self._copy, args=(reading,), name="codesign-server-log", daemon=True
+            target=self._copy, args=(reading, file), name="codesign-server-log", daemon=True
         )
         self._copying.start()
         try:
@@ -52,10 +71,16 @@ class ServerLog:
             os.close(writing)
 
     def settle(self) -> None:
-        """Wait until the file has what was printed; not for long, since a process that outlives
-        the server, as the exporter does, may keep the pipe open."""
-        if self._copying is not None:
-            self._copying.join(_SETTLE_S)
+        """Wait until the file has what was printed: to its end, or for as long as the file still
+        grows, 10 s at most. A process that outlives the server, as the exporter does, may keep
+        the pipe open and print nothing."""
+        copying, deadline = self._copying, time.monotonic() + _SETTLE_S
+        before = -1
+        while copying is not None and copying.is_alive() and before < self._written:
+            before = self._written
+            copying.join(min(_QUIET_S, deadline - time.monotonic()))
+            if time.monotonic() >= deadline:
+                return
 
     def problem(self) -> str | None:
         """Why the file is not whole, once; None where it is."""
@@ -83,15 +108,26 @@ class ServerLog:
         lines = (re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines())
         return [line for line in lines if line]
 
-    def _copy(self, reading: int) -> None:
+    def _copy(self, reading: int, file: BinaryIO) -> None:
+        with os.fdopen(reading, "rb", buffering=0) as pipe:
+            try:
+                with file:
+                    self._fill(file, pipe)
+            except OSError as error:
+                # A full disk. What comes is still read: the server must not wait for us, and
+                # without a reader its next print would fail.
+                self._failed = error
+                while pipe.read(_TAIL_BYTES):
+                    pass
+
+    def _fill(self, file: BinaryIO, pipe: BinaryIO) -> None:
         held = b""
-        with os.fdopen(reading, "rb", buffering=0) as pipe, self.path.open("ab", 0) as file:
-            while block := pipe.read(_TAIL_BYTES):
-                text = self._without(held + block)
-                keep = len(text) - self._begun(text)
-                held = text[keep:]
-                self._write(file.fileno(), text[:keep])
-            self._write(file.fileno(), held)
+        while block := pipe.read(_TAIL_BYTES):
+            text = self._without(held + block)
+            keep = len(text) - self._begun(text)
+            held = text[keep:]
+            self._write(file.fileno(), text[:keep])
+        self._write(file.fileno(), held)
 
     def _without(self, text: bytes) -> bytes:
         for spelling in self._hidden:
@@ -107,12 +143,18 @@ class ServerLog:
         return 0
 
     def _write(self, file: int, text: bytes) -> None:
-        while text and self._failed is None:
-            try:
-                text = text[os.write(file, text) :]
-            except OSError as error:
-                # A full disk. What comes is still read: the server must not wait for us.
-                self._failed = error
+        while text:
+            n = os.write(file, text)
+            text = text[n:]
+            self._written += n
+
+
+def _widen(pipe: int) -> None:
+    """Room for what is printed while this process is stopped or busy."""
+    # Linux alone has it, and a system may allow less: then it stays as it is.
+    if (operation := getattr(fcntl, "F_SETPIPE_SZ", None)) is not None:
+        with suppress(OSError):
+            fcntl.fcntl(pipe, operation, _PIPE_BYTES)
 
 
 def _spellings(secrets: Sequence[str]) -> list[bytes]:

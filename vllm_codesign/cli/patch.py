@@ -25,6 +25,7 @@ from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.patching.catalog import shipped
 from vllm_codesign.patching.change import Outcome, apply, revert, tidy
 from vllm_codesign.patching.installation import Installation, find
+from vllm_codesign.patching.kept import Kept
 from vllm_codesign.patching.patch_file import Patch
 from vllm_codesign.patching.state import PatchState, State, known, states
 
@@ -79,9 +80,11 @@ def status(as_json: bool) -> None:
     """
     here = find()
     found = states(here, shipped())
+    damaged = [str(path) for path in Kept(here.site).damaged(here.version)]
     if as_json:
         rows = [patch_plain(each) for each in found]
-        click.echo(json.dumps({"vllm": where(here), "patches": rows}, indent=2))
+        document = {"vllm": where(here), "patches": rows, "damaged": damaged}
+        click.echo(json.dumps(document, indent=2))
         return
     click.echo(f"vLLM {here.version} in {here.site}")
     for each in found:
@@ -91,6 +94,11 @@ def status(as_json: bool) -> None:
             click.echo(f"    {file.change.path:{width}}  {file.state}{by(file)}")
     if not found:
         click.echo("this codesign comes with no patch")
+    for path in damaged:
+        click.echo(
+            f"{path} cannot be read and is passed over: remove it if no file above is changed by "
+            "somebody else, or install vLLM anew"
+        )
 
 
 @command.command("apply")

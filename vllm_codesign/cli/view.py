@@ -73,7 +73,11 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _serve(served: Served, listening: socket.socket) -> int:
     """Say where, and serve; the signal that ended it."""
     ended: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Under nohup it is to outlive its terminal.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, ended.put_nowait, int(number))
     address, port = listening.getsockname()[:2]
     application = served.application(LOOPBACK if address in LOOPBACK else ())

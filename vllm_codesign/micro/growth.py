@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vllm_codesign.analysis import bootstrap
-from vllm_codesign.model.micro import Dimension, Growth, Timing
+from vllm_codesign.model.micro import FEWEST_ROUNDS, Dimension, Growth, Timing
 
 FEWEST_SIZES = 3
 FEWEST_FOR_CONSTANT = 4
@@ -93,6 +93,9 @@ def growths(timings: Sequence[Timing]) -> list[Growth]:
     for against, other in _DIMENSIONS:
         series: defaultdict[tuple[str, str, str, int | None], list[Timing]] = defaultdict(list)
         for timing in timings:
+            # A clock too coarse for a call, or a single round, tells nothing of growth.
+            if len(timing.samples_ns) < FEWEST_ROUNDS or min(timing.samples_ns) <= 0:
+                continue
             if getattr(timing, against):
                 key = timing.group, timing.component, timing.variant, getattr(timing, other)
                 series[key].append(timing)

@@ -91,11 +91,13 @@ def measure(
     """Times every case once a round, for `rounds` rounds or until `deadline` (`time.monotonic`).
 
     `renew` gets the number of a round before it begins. A case that the deadline left without a
-    figure is skipped and says so. Raises CodesignError where a call did not do its work.
+    figure is skipped and says so; so is one whose call raised or did not do its work, with all that
+    was timed of it.
     """
     order = random.Random(seed)
     samples: list[list[float]] = [[] for _ in cases]
     total = {"wall": 0, "cpu": 0}
+    unfit: dict[int, str] = {}
     with no_collector():
         for number in range(rounds + 1):
             if not _in_time(deadline):
@@ -106,20 +108,32 @@ def measure(
             for index in order.sample(range(len(cases)), len(cases)):
                 if not _in_time(deadline):
                     break
-                units, spent = _once(cases[index])
+                if index in unfit:
+                    continue
+                try:
+                    units, spent = _once(cases[index])
+                except Exception as error:  # noqa: BLE001 -- what libraries raise is not ours to know
+                    unfit[index] = _told(error)
+                    continue
                 if number:
                     samples[index].append(spent[clock] / units)
                     for which in spent:
                         total[which] += spent[which]
-    pairs = list(zip(cases, samples, strict=True))
-    timings = [_timing(case, taken) for case, taken in pairs if taken]
-    skipped = [
-        Skipped(component=str(case), reason="no time was left for it: more --seconds")
-        for case, taken in pairs
-        if not taken
-    ]
+    timings, skipped = [], []
+    for index, (case, taken) in enumerate(zip(cases, samples, strict=True)):
+        if taken and index not in unfit:
+            timings.append(_timing(case, taken))
+        else:
+            reason = unfit.get(index, "no time was left for it: more --seconds")
+            skipped.append(Skipped(component=str(case), reason=reason))
     others = max(0.0, 1 - total["cpu"] / total["wall"]) if total["wall"] else None
     return Measured(timings, skipped, others)
+
+
+def _told(error: Exception) -> str:
+    """In one line: our own words as they are, those of a library with what it raised."""
+    first = next(iter(str(error).splitlines()), "")
+    return first if isinstance(error, CodesignError) else f"{type(error).__name__}: {first}"
 
 
 def _in_time(deadline: float) -> bool:
@@ -136,7 +150,7 @@ def _once(case: Case) -> tuple[int, dict[Clock, int]]:
     result = ready.call()
     spent, run = time.perf_counter_ns() - begun, time.process_time_ns() - ran
     if (wrong := ready.check(result)) is not None:
-        raise CodesignError(f"{case}: {wrong}; nothing of it is reported")
+        raise CodesignError(f"{wrong}: nothing of it is reported")
     return ready.units, {"wall": spent, "cpu": run}
 
 

@@ -120,21 +120,25 @@ def _scheduler(
     """Its timings, and what of the grid has none."""
     if not vllm_version():
         return [], [Skipped(component=SCHEDULER, reason="vllm is not installed")]
+    found: list[Timing] = []
+    broken: list[Skipped] = []
     try:
-        found = list(time_scheduler(plan.grid, plan.rounds, deadline, progress))
+        for timing in time_scheduler(plan.grid, plan.rounds, deadline, progress):
+            found.append(timing)  # one by one: what was timed before an error is kept
+    except MemoryError:
+        broken.append(Skipped(component=SCHEDULER, reason="no memory was left for its next case"))
     except (CodesignError, ImportError) as error:
-        return [], [Skipped(component=SCHEDULER, reason=str(error))]
+        broken.append(Skipped(component=SCHEDULER, reason=str(error)))
+    if not found and broken:
+        return [], broken
     left_out = [
         _missing(case, f"more than {plan.grid.most_tokens:,} tokens in all")
         for case in plan.grid.left_out()
     ]
     timed = {(timing.requests, timing.tokens) for timing in found}
-    late = [
-        _missing(case, "no time was left for it: more --seconds")
-        for case in plan.grid.cases()
-        if case not in timed
-    ]
-    return found, left_out + late
+    why = "an earlier case failed" if broken else "no time was left for it: more --seconds"
+    late = [_missing(case, why) for case in plan.grid.cases() if case not in timed]
+    return found, broken + left_out + late
 
 
 def _missing(case: tuple[int, int], reason: str) -> Skipped:

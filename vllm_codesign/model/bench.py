@@ -79,7 +79,7 @@ class BenchRun(_Strict):
 class Arm(_Strict):
     """A server configuration with a name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$", description="a folder's, too")
     flags: list[str] = Field(default=[], description="for vllm serve, besides those of every arm")
     env: dict[str, str] = Field(default={}, description="added to the environment")
     python: str | None = Field(default=None, description="interpreter of another environment")

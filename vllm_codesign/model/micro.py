@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+FEWEST_ROUNDS = 3
+"""With fewer samples an interval says nothing: one round's has no width at all."""
 
 Dimension = Literal["tokens", "requests"]
 

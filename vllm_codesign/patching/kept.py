@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vllm_codesign.model.errors import CodesignError
-from vllm_codesign.patching.catalog import read
 from vllm_codesign.patching.durable import make_folder, write
 from vllm_codesign.patching.hunks import ABSENT, blob
-from vllm_codesign.patching.patch_file import Patch
+from vllm_codesign.patching.patch_file import Patch, parse
 
 FOLDER = ".codesign-patches"
 
@@ -31,10 +30,24 @@ class Kept:
         self._originals = self.folder / "originals"
 
     def patches(self, version: str) -> list[Patch]:
-        """Those that were applied to a vLLM of this version, and those about to be when killed."""
-        if not self.folder.is_dir():
-            return []
-        return [patch for patch in read(self.folder) if patch.version == version]
+        """Those that were applied to a vLLM of this version, and those about to be when killed.
+
+        One that cannot be read is passed over: what is shipped and the originals may still do.
+        """
+        return self._read(version)[0]
+
+    def damaged(self, version: str) -> list[Path]:
+        """Kept patches for this version that cannot be read any more."""
+        return self._read(version)[1]
+
+    def _read(self, version: str) -> tuple[list[Patch], list[Path]]:
+        found, damaged = [], []
+        for path in sorted((self.folder / f"vllm-{version}").glob("*.patch")):
+            try:
+                found.append(parse(path.read_bytes(), path.stem, version, str(path)))
+            except (CodesignError, OSError):
+                damaged.append(path)
+        return found, damaged
 
     def original(self, sha: str) -> bytes | None:
         """The content of that blob; None where it is not kept, or is not what it was."""
@@ -56,7 +69,13 @@ class Kept:
             write(self._file(patch), patch.raw)
 
     def tidy(self, applied: Iterable[Patch]) -> None:
-        """Remove everything but what these need, and leave no empty folder; raises OSError."""
+        """Remove everything but what these need, and leave no empty folder; raises OSError.
+
+        Nothing goes while a kept patch cannot be read: nobody knows which originals it needs.
+        """
+        versions = [each.name.removeprefix("vllm-") for each in self.folder.glob("vllm-*")]
+        if any(map(self.damaged, versions)):
+            return
         patches = list(applied)
         files = {self._file(patch) for patch in patches}
         files |= {
