@@ -142,4 +142,4 @@ def test_another_sites_name_is_refused(server: Server) -> None:
 
 def test_it_ends_when_it_is_told_to(server: Server) -> None:
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(20) == 130
