@@ -141,9 +141,13 @@ def test_a_view_that_outlives_its_terminal(demo: Path) -> None:
 
 
 # A command that says when it is at it, in DuckDB and in Python.
-_QUERY = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
+# Short queries, one after the other: DuckDB may not notice before a long one of one task ends.
+_QUERY = "SELECT max(hash(range)) FROM range(20000000)"
 _AT_WORK = {
-    "DuckDB": f"from vllm_codesign.store.reader import database; database().execute('{_QUERY}')",
+    "DuckDB": (
+        "from vllm_codesign.store.reader import database\nconnection = database()\n"
+        f"while True: connection.execute('{_QUERY}').fetchall()"
+    ),
     "Python": "while True: pass",
 }
 
