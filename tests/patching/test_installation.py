@@ -6,6 +6,7 @@ import importlib
 import shutil
 import sys
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from vllm_codesign.patching.installation import find
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No other vLLM is on the path: only the standard library and `tmp_path/site`."""
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path[:0]])
-    monkeypatch.setattr(sys, "meta_path", sys.meta_path[-1:])
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    # By name: other packages append finders of their own.
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])
     importlib.invalidate_caches()
 
 
