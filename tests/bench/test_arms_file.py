@@ -10,7 +10,7 @@ from tests.support import fake_vllm_command
 from vllm_codesign.bench import arms_file, results
 from vllm_codesign.bench.arms import BUILT_IN, ArmsPlan, execute_arms
 from vllm_codesign.bench.own_server import OwnServer
-from vllm_codesign.bench.placement import parse_cores, pin_roles
+from vllm_codesign.bench.placement import Roles, parse_cores, place_roles
 from vllm_codesign.bench.run import Plan
 from vllm_codesign.model.bench import Arm, Scenario
 from vllm_codesign.model.errors import CodesignError
@@ -34,6 +34,7 @@ name = "two-threads"
 flags = ["--renderer-num-workers", "2"]
 env = { OMP_NUM_THREADS = "4" }
 cores = { api_server = "0-1", worker = "2" }
+nice = { worker = 19 }
 """
 
 
@@ -45,6 +46,7 @@ def test_a_file_of_two(tmp_path):
             flags=["--renderer-num-workers", "2"],
             env={"OMP_NUM_THREADS": "4"},
             cores={"api_server": "0-1", "worker": "2"},
+            nice={"worker": 19},
         ),
     )
 
@@ -71,6 +73,8 @@ def test_names_choose_among_the_files_and_those_built_in(tmp_path):
         ("[[arm]]\nname = 'a'\nflags = '--x'", r"arm 1 \(a\): flags = '--x'"),
         ("[[arm]]\nname = 'a'\nenv = { A = 1 }", r"arm 1 \(a\): env.A = 1"),
         ("[[arm]]\nname = 'a'\ncores = { gpu = '1' }", r"arm 1 \(a\): cores.gpu"),
+        ("[[arm]]\nname = 'a'\nnice = { gpu = 1 }", r"arm 1 \(a\): nice.gpu"),
+        ("[[arm]]\nname = 'a'\nnice = { worker = 20 }", r"arm 1 \(a\): nice.worker"),
         ("[[arm]]\nname = 'a'\ncores = { worker = '3-1' }", r"cores.worker: '3-1' begins after"),
         ("[[arm]]\nname = 'a'\ncores = { worker = 'x' }", r"cores.worker: 'x' is no list of"),
         ("[[arm]]\nname = 'a'\n[[arm]]\nname = 'a'", r"arm 2 \(a\): name is taken"),
@@ -208,16 +212,32 @@ def server(tmp_path, monkeypatch):
 def test_a_role_is_pinned_and_the_rest_is_left(server):
     one = {min(os.sched_getaffinity(0))}
     before = os.sched_getaffinity(0)
-    assert pin_roles(os.getpid(), {"worker": one}) == {"worker": [server]}
+    assert place_roles(os.getpid(), Roles({"worker": one})) == {"worker": [server]}
     assert os.sched_getaffinity(server) == one
     assert os.sched_getaffinity(0) == before
 
 
 def test_a_role_that_is_not_there(server):
     with pytest.raises(CodesignError, match="no process with the role api_server"):
-        pin_roles(os.getpid(), {"api_server": {0}, "worker": {0}})
+        place_roles(os.getpid(), Roles({"worker": {0}}, {"api_server": 1}))
 
 
 def test_cores_that_are_not_there(server):
     with pytest.raises(CodesignError, match=r"worker cannot run on \[4095\] \(Invalid argument\)"):
-        pin_roles(os.getpid(), {"worker": {4095}})
+        place_roles(os.getpid(), Roles({"worker": {4095}}))
+
+
+def test_a_role_goes_after_the_others(server):
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert place_roles(os.getpid(), Roles(nice={"worker": 19})) == {"worker": [server]}
+    assert os.getpriority(os.PRIO_PROCESS, server) == 19
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_a_niceness_that_is_not_allowed(server, monkeypatch):
+    def refuse(*_given):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    with pytest.raises(CodesignError, match=r"nice: worker cannot be set to 5 \(Permission denied"):
+        place_roles(os.getpid(), Roles(nice={"worker": 5}))

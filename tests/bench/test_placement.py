@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -36,3 +38,22 @@ def test_all_threads_are_pinned():
         placement.pin(os.getpid(), before)
         over.set()
         thread.join()
+
+
+def test_all_threads_go_after_the_others():
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import threading; threading.Thread(target=input).start(); print(flush=True)",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout.readline() == b"\n"
+    placement.renice(child.pid, 7)
+    threads = os.listdir(f"/proc/{child.pid}/task")
+    assert len(threads) == 2
+    assert [os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads] == [7, 7]
+    child.communicate(b"\n")
+    assert child.returncode == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,25 +133,46 @@ async def test_figures_in_the_making_do_not_hold_up_the_end(demo: Path) -> None:
     assert not _children() & children
 
 
-async def _started() -> set[str]:
+async def test_figures_are_not_made_for_a_server_that_was_killed(demo: Path) -> None:
+    """A capture that is never read to its end: its segments are pipes that nobody writes to."""
+    for segment in (demo / "capture").glob("*/traces/*.parquet"):
+        segment.unlink()
+        os.mkfifo(segment)
+    made_in = "import sys, asyncio; from pathlib import Path; "
+    made_in += "from vllm_codesign.report.fragment import Maker; "
+    made_in += "asyncio.run(Maker(Path(sys.argv[1]), None).make())"
+    server = subprocess.Popen([sys.executable, "-c", made_in, str(demo / "capture")])
+    try:
+        (maker,) = await _started(server.pid)
+    finally:
+        server.kill()
+        server.wait()
+    deadline = time.monotonic() + 60
+    while Path("/proc", maker).exists():
+        assert time.monotonic() < deadline, "the process lives on"
+        await asyncio.sleep(0.05)
+
+
+async def _started(server: int | None = None) -> set[str]:
     """`_children`, as soon as there is one."""
     deadline = time.monotonic() + 60
-    while not (children := _children()):
+    while not (children := _children(server)):
         assert time.monotonic() < deadline, "no process was started to make figures"
         await asyncio.sleep(0.01)
     return children
 
 
-def _children() -> set[str]:
-    """Live processes that this one has started to make figures."""
+def _children(server: int | None = None) -> set[str]:
+    """Live processes that this one, or `server`, has started to make figures."""
     found = set()
+    server = server or os.getpid()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
             line = stat.with_name("cmdline").read_bytes()
         except OSError:
             continue
-        if int(parent) == os.getpid() and state not in "ZX" and b"report.fragment" in line:
+        if int(parent) == server and state not in "ZX" and b"report.fragment" in line:
             found.add(stat.parent.name)
     return found
 

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,14 +154,21 @@ def test_a_planted_sleep_is_found_and_named(folders: tuple[Path, Path]) -> None:
         assert said["within_noise"] is False
         encode = said["figures"]["phase.tokenize_run"]
         assert encode["within_noise"] is False
-        assert encode["difference_ms"] == pytest.approx(sleep_ms, abs=4)
+        assert meets(encode, sleep_ms, sleep_ms + 1)
         assert "tokenize.encode" in said["sentence"]
         if scenario.concurrency == 1:
             assert said["causes"][0] == "phase.tokenize_run"
-            total = said["figures"]["client.total"]["interval"]
-            assert total["low"] <= sleep_ms + 5
-            assert total["high"] >= sleep_ms - 5
+            assert meets(said["figures"]["client.total"], sleep_ms - 1, sleep_ms + 1)
         else:  # the others wait for it in the pool of one thread
             assert said["causes"][0] == "phase.tokenize_wait"
-            wait = said["figures"]["phase.tokenize_wait"]["difference_ms"]
-            assert wait == pytest.approx(sleep_ms * (scenario.concurrency - 1) / 2, rel=0.3)
+            wait = said["figures"]["phase.tokenize_wait"]
+            assert wait["within_noise"] is False
+            # Those that arrive later find fewer before them.
+            longest = sleep_ms * (scenario.concurrency - 1) / 2
+            assert meets(wait, 0.8 * longest, longest)
+
+
+def meets(figure: Mapping[str, Any], low_ms: float, high_ms: float) -> bool:
+    """Whether a true difference between these lies in the interval that was found."""
+    interval = figure["interval"]
+    return bool(interval["low"] <= high_ms and interval["high"] >= low_ms)

@@ -23,7 +23,7 @@ from vllm_codesign import __version__
 from vllm_codesign.bench import lmcache_server, results
 from vllm_codesign.bench.lmcache_server import LMCacheServer
 from vllm_codesign.bench.own_server import OwnServer, execute_with
-from vllm_codesign.bench.placement import parse_cores
+from vllm_codesign.bench.placement import Roles, parse_cores
 from vllm_codesign.bench.run import Plan
 from vllm_codesign.bench.server import check_flags, say
 from vllm_codesign.bench.vllm_platform import device_type
@@ -193,7 +193,10 @@ def _configured(
         flags=(*_FLAGS, *asked.server.flags, *arm.flags),
         python=asked.python(arm),
         env={**lmcache_server.ENVIRONMENT, **arm.env, **_named(arm.name)},
-        cores={role: parse_cores(cores) for role, cores in arm.cores.items()},
+        roles=Roles(
+            cores={role: parse_cores(cores) for role, cores in arm.cores.items()},
+            nice=dict(arm.nice.items()),
+        ),
     )
     if not arm.lmcache:
         yield plain

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vllm_codesign import settings
 from vllm_codesign.bench import results
-from vllm_codesign.bench.placement import pin_roles
+from vllm_codesign.bench.placement import Roles, place_roles
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import VllmServer, say
 from vllm_codesign.model.bench import BenchRun
@@ -36,8 +36,8 @@ class OwnServer:
     python: str = sys.executable
     start_timeout_s: float = 900.0
     env: Mapping[str, str] = field(default_factory=dict)
-    cores: Mapping[str, set[int]] = field(default_factory=dict)
-    """By role, for `placement.pin_roles` once the server is up."""
+    roles: Roles = field(default_factory=Roles)
+    """Set for its processes once the server is up."""
 
 
 def execute_with(
@@ -73,9 +73,9 @@ def execute_with(
             return resumed
     try:
         with vllm:
-            if server.cores:
-                pinned = pin_roles(vllm.pid, server.cores)
-                progress(f"cores: {_cores_line(server.cores, pinned)}")
+            if server.roles.asked:
+                pids = place_roles(vllm.pid, server.roles)
+                progress(f"processes: {_roles_line(server.roles, pids)}")
             run = asyncio.run(
                 execute(plan, vllm.url, path, server_command=vllm.command, progress=progress)
             )
@@ -86,11 +86,16 @@ def execute_with(
     return results.read(path) or run
 
 
-def _cores_line(cores: Mapping[str, set[int]], pids: Mapping[str, list[int]]) -> str:
-    return ", ".join(
-        f"{role} {pids[role]} on {','.join(map(str, sorted(wanted)))}"
-        for role, wanted in cores.items()
-    )
+def _roles_line(roles: Roles, pids: Mapping[str, list[int]]) -> str:
+    said = []
+    for role in roles.asked:
+        line = f"{role} {pids[role]}"
+        if role in roles.cores:
+            line += f" on {','.join(map(str, sorted(roles.cores[role])))}"
+        if role in roles.nice:
+            line += f" at nice {roles.nice[role]}"
+        said.append(line)
+    return ", ".join(said)
 
 
 def _check_before_start(path: Path, old: BenchRun, plan: Plan, vllm: VllmServer) -> None:

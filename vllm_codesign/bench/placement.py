@@ -1,10 +1,11 @@
-"""Which cores the processes of a server run on.
+"""Which cores the processes of a server run on, and who goes first there.
 
 EngineCore and the workers wait by calling `sched_yield` in a loop for up to a second
 (`SpinCondition` in vLLM's shm_broadcast). Where processes outnumber cores, a process that
 has work then at times waits for all of that second: whole slots stand still, at any level of
 tracing and without it, the more often the more processes have something to do. So those that
-spin get cores of their own, and whoever serves HTTP the others.
+spin get cores of their own, and whoever serves HTTP the others. Where there are none to give
+away, niceness says who goes first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vllm_codesign import settings
@@ -61,9 +63,18 @@ def place(pids: Mapping[str, int], others: tuple[int, ...]) -> dict[str, list[in
 
 def pin(pid: int, cores: set[int], proc: Path = PROC) -> None:
     """All threads of `pid` onto `cores`; threads that they make later inherit it."""
+    _each_thread(pid, lambda thread: os.sched_setaffinity(thread, cores), proc)
+
+
+def renice(pid: int, nice: int, proc: Path = PROC) -> None:
+    """All threads of `pid`, for which Linux keeps niceness; new ones inherit their maker's."""
+    _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, nice), proc)
+
+
+def _each_thread(pid: int, change: Callable[[int], None], proc: Path) -> None:
     for task in (proc / str(pid) / "task").iterdir():
         try:
-            os.sched_setaffinity(int(task.name), cores)
+            change(int(task.name))
         except ProcessLookupError:
             continue  # it ended while we looked
 
@@ -94,24 +105,41 @@ def by_role(session: Session) -> dict[str, list[int]]:
     return found
 
 
-def pin_roles(owner_pid: int, cores: Mapping[str, set[int]]) -> dict[str, list[int]]:
-    """Pin the processes of the server that `owner_pid` began, by role; returns their pids.
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What is asked for the processes of a server, by their role."""
 
-    Raises CodesignError where a role has no process that we know of, or its cores are not there.
+    cores: Mapping[str, set[int]] = field(default_factory=dict)
+    nice: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> list[str]:
+        """The roles that something is asked for."""
+        return sorted({*self.cores, *self.nice})
+
+
+def place_roles(owner_pid: int, roles: Roles) -> dict[str, list[int]]:
+    """Place the processes of the server that `owner_pid` began; returns their pids by role.
+
+    Raises CodesignError where a role has no process that we know of, its cores are not there, or
+    the kernel does not allow it.
     """
-    missing = sorted(cores)
+    missing = roles.asked
     deadline = time.monotonic() + _FOUND_S
     while missing and time.monotonic() < deadline:
         pids = next((by_role(each) for each in _owned(owner_pid)), {})
-        missing = [role for role in sorted(cores) if role not in pids]
+        missing = [role for role in roles.asked if role not in pids]
         if not missing:
-            for role, wanted in cores.items():
+            for role, wanted in roles.cores.items():
                 _pin_all(role, pids[role], wanted)
-            return {role: pids[role] for role in cores}
+            for role, nice in roles.nice.items():
+                _renice_all(role, pids[role], nice)
+            return {role: pids[role] for role in roles.asked}
         time.sleep(0.2)
     raise CodesignError(
-        f"cores: no process with the role {missing[0]} was found in server {owner_pid}; roles are "
-        "known of servers with the plugin only: leave VLLM_PLUGINS unset or name codesign in it"
+        f"cores, nice: no process with the role {missing[0]} was found in server {owner_pid}; "
+        "roles are known of servers with the plugin only: leave VLLM_PLUGINS unset or name "
+        "codesign in it"
     )
 
 
@@ -129,4 +157,15 @@ def _pin_all(role: str, pids: list[int], wanted: set[int]) -> None:
             raise CodesignError(
                 f"cores: {role} cannot run on {sorted(wanted)} ({error.strerror}): this process "
                 f"may use {sorted(os.sched_getaffinity(0))}"
+            ) from error
+
+
+def _renice_all(role: str, pids: list[int], nice: int) -> None:
+    for pid in pids:
+        try:
+            renice(pid, nice)
+        except OSError as error:
+            raise CodesignError(
+                f"nice: {role} cannot be set to {nice} ({error.strerror}): only root may lower "
+                f"what {os.getpriority(os.PRIO_PROCESS, pid)} is now"
             ) from error

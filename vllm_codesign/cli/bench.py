@@ -151,6 +151,7 @@ def command(
       env = { OMP_NUM_THREADS = "4" }
       python = "other-environment/bin/python"
       cores = { api_server = "0-3", engine_core = "4", worker = "5" }
+      nice = { worker = 10 }
       lmcache = false
     """
     if (url is None) == (model is None):

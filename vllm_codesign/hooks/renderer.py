@@ -253,6 +253,6 @@ HOOKS: tuple[Hook, ...] = (
             _unqueue_prompt, before=_queue_prompt, failed=_unqueue_prompt, while_open=ROOTS
         ),
         ("prompt",),
-        versions=("0.12", "0.20"),
+        versions=("0.12", "0.24"),
     ),
 )

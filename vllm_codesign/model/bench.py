@@ -7,7 +7,7 @@ each server, and one above them that names them all.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,6 +76,9 @@ class BenchRun(_Strict):
     requests: list[RequestResult]
 
 
+_Role = Literal["api_server", "engine_core", "worker", "exporter"]
+
+
 class Arm(_Strict):
     """A server configuration with a name."""
 
@@ -83,8 +86,11 @@ class Arm(_Strict):
     flags: list[str] = Field(default=[], description="for vllm serve, besides those of every arm")
     env: dict[str, str] = Field(default={}, description="added to the environment")
     python: str | None = Field(default=None, description="interpreter of another environment")
-    cores: dict[Literal["api_server", "engine_core", "worker", "exporter"], str] = Field(
+    cores: dict[_Role, str] = Field(
         default={}, description="cores by role, as 0-3,8; set once the server is up"
+    )
+    nice: dict[_Role, Annotated[int, Field(ge=1, le=19)]] = Field(
+        default={}, description="niceness by role; set once the server is up"
     )
     lmcache: bool = Field(default=False, description="an LMCache server behind it")
 

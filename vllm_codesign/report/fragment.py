@@ -1,16 +1,20 @@
 """The figures that `codesign view` shows, made in a process of their own.
 
-    python -m vllm_codesign.report.fragment CAPTURE [RESULTS]
+    python -m vllm_codesign.report.fragment SERVER_PID CAPTURE [RESULTS]
 
 Made of a large capture they take minutes of Python: beside the server, not in it. The process has a
-session of its own, so a Ctrl-C in the terminal is the server's alone, which then ends it.
+session of its own, so a Ctrl-C in the terminal is the server's alone, which then ends it. A server
+that is killed cannot: the process looks for it every second and does not outlive it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 from vllm_codesign.analysis.overview import overview
@@ -41,7 +45,7 @@ class Maker:
             raise Stopped("the server is ending")
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "vllm_codesign.report.fragment", *self._arguments),
+            *("-m", "vllm_codesign.report.fragment", str(os.getpid()), *self._arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -76,6 +80,14 @@ def fragment(capture: Path, results: Path | None) -> str:
     return environment().get_template("fragment.html.j2").render(**figures(view))
 
 
+def _end_with(server: int) -> None:
+    while os.getppid() == server:
+        time.sleep(1)
+    shutil.rmtree(spill_folder(os.getpid()), ignore_errors=True)
+    os._exit(1)
+
+
 if __name__ == "__main__":
-    paths = [Path(argument) for argument in sys.argv[1:]]
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    paths = [Path(argument) for argument in sys.argv[2:]]
     sys.stdout.buffer.write(fragment(paths[0], paths[1] if len(paths) > 1 else None).encode())
