@@ -44,6 +44,7 @@ def measure(grid: Grid, rounds: int, seconds: float) -> dict[str, Any]:
         "machine": machine.describe(),
         "vllm": vllm.__version__,
         "rounds": rounds,
+        "clock": grid.clock,
         "seconds": round(time.monotonic() - begun),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "timings": [timing.model_dump() for timing in timings],
@@ -60,6 +61,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1_200, help="no round begins after")
     parser.add_argument("--requests", type=_sizes, help="of the full grid's, such as 32,256")
     parser.add_argument("--tokens", type=_sizes, help="of each request, such as 1000,100000")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: without others' turns"
+    )
     parser.add_argument("--quick", action="store_true", help="does it run? small cases alone")
     options = parser.parse_args()
     if options.earlier is not None and not options.earlier.is_file():
@@ -77,7 +81,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _grid(options: argparse.Namespace) -> Grid:
-    grid = Grid.quick() if options.quick else Grid.full()
+    grid = replace(Grid.quick() if options.quick else Grid.full(), clock=options.clock)
     return replace(
         grid,
         requests=options.requests or grid.requests,
@@ -103,6 +107,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(
         f"vLLM {written['vllm']}, {written['rounds']} rounds, {written['seconds']} s, "
+        f"{written.get('clock', 'wall')} time, "
         f"at most {written['peak_mib']:,} MiB"
     )
     show(timings, console)

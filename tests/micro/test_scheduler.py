@@ -69,6 +69,24 @@ def test_every_case_is_timed() -> None:
 
 
 @needs_vllm
+@pytest.mark.parametrize(("clock", "others_count"), [("wall", True), ("cpu", False)])
+def test_the_turns_of_others_are_in_wall_time_alone(clock: Any, others_count: bool) -> None:
+    built = Built(1, 40, 16, budget=40, now=Grid((1,), (40,), clock=clock).now)
+    schedule = built.scheduler.schedule
+
+    def late() -> Any:
+        time.sleep(0.3)
+        return schedule()
+
+    built.scheduler.schedule = late
+    built.add()
+    step = built.step()
+    assert step.answered == 1
+    assert step.schedule_ns > 0
+    assert (step.schedule_ns >= 300_000_000) is others_count
+
+
+@needs_vllm
 def test_prompts_in_many_chunks_are_all_computed() -> None:
     """The first decodes for longer than a request of the other cases may."""
     grid = Grid(requests=(2,), tokens=(400,), chunked=((2, 400),), budget=4)

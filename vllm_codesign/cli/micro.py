@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -53,7 +54,7 @@ _FEWEST, _MOST = 16, 1_000_000
     type=click.Choice(["wall", "cpu"]),
     default="wall",
     show_default=True,
-    help="Of the components: cpu where the machine has other work meanwhile.",
+    help="cpu where the machine has other work meanwhile.",
 )
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: does it run?")
 @click.option(
@@ -100,7 +101,7 @@ def command(
         sizes=_sizes(tokens) if tokens is not None else _QUICK_SIZES if quick else _SIZES,
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
-        grid=Grid.quick() if quick else Grid.full(),
+        grid=replace(Grid.quick() if quick else Grid.full(), clock=clock),
         clock=clock,
     )
     _check_writable(out)

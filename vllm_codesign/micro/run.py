@@ -41,7 +41,7 @@ class Plan:
     seconds: float
     grid: Grid
     clock: Clock = "wall"
-    """Of the components; the scheduler's is wall time."""
+    """Of the components; the scheduler's is in `grid`."""
 
 
 def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:

@@ -10,7 +10,8 @@ until the last prompt is computed are summed ("prefill chunked").
 
 `schedule` and `update_from_output` are timed bare. `allocate_slots` and `get_computed_blocks` are
 timed from inside `schedule`, in steps of their own, as a sum over the calls of one step: a clock
-around each of a thousand calls would be in the time of `schedule`. After every step what
+around each of a thousand calls would be in the time of `schedule`. (It is in theirs: 0.07 us a
+call by the wall clock, 0.39 us by the thread's; `python -m timeit` of each.) After every step what
 happened is held against what was planned; a difference is an error and no timing.
 """
 
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vllm_codesign.analysis import bootstrap
+from vllm_codesign.micro.harness import Clock
 from vllm_codesign.micro.scheduler_built import Built, Step
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.model.micro import Timing
@@ -51,6 +53,8 @@ class Grid:
     block_size: int = 16
     most_tokens: int = MOST_TOKENS
     """Cases with more in all are left out."""
+    clock: Clock = "wall"
+    """`cpu`: the CPU time of the thread that schedules, without the turns of other processes."""
 
     @classmethod
     def full(cls) -> Grid:
@@ -67,6 +71,11 @@ class Grid:
         return cls(
             requests=(1, 4, 16), tokens=(256, 1_000, 4_000), chunked=((4, 1_000),), budget=512
         )
+
+    @property
+    def now(self) -> Callable[[], int]:
+        """The clock, in nanoseconds."""
+        return time.thread_time_ns if self.clock == "cpu" else time.perf_counter_ns
 
     def cases(self) -> list[tuple[int, int]]:
         """Requests and tokens, the smallest first."""
@@ -127,7 +136,7 @@ def _told(timings: Iterator[Timing], requests: int, tokens: int) -> Iterator[Tim
 def _case(grid: Grid, requests: int, tokens: int, rounds: int, deadline: float) -> Iterator[Timing]:
     samples: _Samples = defaultdict(list)
     with _undisturbed():
-        built = Built(requests, tokens, grid.block_size, budget=requests * tokens)
+        built = Built(requests, tokens, grid.block_size, requests * tokens, now=grid.now)
         for number in range(rounds + 1):
             if number > 1 and time.monotonic() >= deadline:
                 break
@@ -196,7 +205,7 @@ def _chunked(
     with _undisturbed():
         # A prompt that is computed decodes in every step until the last one is.
         most_steps = 2 * -(-requests * tokens // grid.budget) + requests
-        built = Built(requests, tokens, grid.block_size, grid.budget, room=most_steps)
+        built = Built(requests, tokens, grid.block_size, grid.budget, most_steps, grid.now)
         for number in range(rounds + 1):
             if number > 1 and time.monotonic() >= deadline:
                 break

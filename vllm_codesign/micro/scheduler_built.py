@@ -75,14 +75,15 @@ class Step:
 class Inside:
     """Time and number of the calls of one of the cache manager's methods."""
 
+    now: Callable[[], int]
     ns: int = 0
     calls: int = 0
 
     def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            begun = perf_counter_ns()
+            begun = self.now()
             result = method(*args, **kwargs)
-            self.ns += perf_counter_ns() - begun
+            self.ns += self.now() - begun
             self.calls += 1
             return result
 
@@ -100,6 +101,8 @@ class Built:
     """Tokens that one step may schedule."""
     room: int = ROOM_TOKENS
     """Tokens that a request may grow by: it ends when it has, and what is timed is another case."""
+    now: Callable[[], int] = perf_counter_ns
+    """The clock, in nanoseconds."""
     scheduler: Any = field(init=False)
     _prompts: list[list[int]] = field(init=False)
     _hashes: list[list[Any]] = field(init=False)
@@ -146,13 +149,13 @@ class Built:
             self.scheduler.add_request(self._request(number, self._known(number)))
 
     def step(self) -> Step:
-        begun = perf_counter_ns()
+        begun = self.now()
         planned = self.scheduler.schedule()
-        scheduled_at = perf_counter_ns()
+        scheduled_at = self.now()
         answer, answered = self._answer(planned)
-        answered_at = perf_counter_ns()
+        answered_at = self.now()
         self.scheduler.update_from_output(planned, answer)
-        ended = perf_counter_ns()
+        ended = self.now()
         return Step(
             schedule_ns=scheduled_at - begun,
             update_ns=ended - answered_at,
@@ -180,7 +183,7 @@ class Built:
     @contextmanager
     def inside(self, name: str) -> Iterator[Inside]:
         """Time the cache manager's method `name` while the scheduler calls it."""
-        found = Inside()
+        found = Inside(self.now)
         setattr(self.cache, name, found.around(getattr(self.cache, name)))
         try:
             yield found
