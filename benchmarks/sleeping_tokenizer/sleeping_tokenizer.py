@@ -1,0 +1,26 @@
+"""A vLLM plugin that makes every encode last longer without taking a core for it.
+
+Threads that sleep side by side do not slow one another down, nor anybody else: so a machine of two
+cores shows what encodes in parallel do to the rest of the server where there are cores enough.
+
+    PYTHONPATH=benchmarks/sleeping_tokenizer VLLM_PLUGINS=codesign,sleeping_tokenizer \\
+        SLEEP_IN_TOKENIZER=0.025 vllm serve MODEL
+
+SLEEP_IN_TOKENIZER is in seconds, for each call of a Hugging Face tokenizer.
+"""
+
+import os
+import time
+
+
+def register():
+    from transformers import PreTrainedTokenizerBase
+
+    seconds = float(os.environ["SLEEP_IN_TOKENIZER"])
+    encode = PreTrainedTokenizerBase.__call__
+
+    def slowly(self, *args, **kwargs):
+        time.sleep(seconds)
+        return encode(self, *args, **kwargs)
+
+    PreTrainedTokenizerBase.__call__ = slowly
