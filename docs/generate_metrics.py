@@ -26,7 +26,16 @@ stored with `--enable-feature=exemplar-storage`:
 
     scrape_configs:
       - job_name: codesign
-        static_configs: [{{targets: ["127.0.0.1:{DEFAULT_METRICS_PORT}"]}}]
+        scrape_interval: 15s
+        static_configs:
+          - {{targets: ["127.0.0.1:{DEFAULT_METRICS_PORT}"], labels: {{instance: vllm-0}}}}
+      - job_name: vllm
+        scrape_interval: 15s
+        static_configs:
+          - {{targets: ["127.0.0.1:8000"], labels: {{instance: vllm-0}}}}
+
+The [dashboards](dashboards.md#set-up) show vLLM's own metrics too, and put both beside one another by
+`instance`. `deploy/prometheus/` has this as a file, with rules and alerts.
 
 **Over OTLP** they are pushed where traces are, when `OTEL_EXPORTER_OTLP_ENDPOINT` (or
 `..._METRICS_ENDPOINT`) is set. A receiver that takes traces only, as Jaeger, wants

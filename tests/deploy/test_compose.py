@@ -211,3 +211,22 @@ def test_a_variable_that_a_configuration_reads_is_set_or_has_a_default() -> None
         text = path.read_text()
         needed = {n for n in environment(text) if f"${{env:{n}}}" in text}
         assert needed <= set(found["environment"]), path
+
+
+def test_a_server_outside_of_compose_is_scraped_and_heard() -> None:
+    services = project(files=("compose.yaml", "own-server.yaml"))["services"]
+    assert set(services) == ALWAYS
+    # `vllm`, which Prometheus scrapes, is the host; nothing else in compose is called so.
+    assert services["prometheus"]["extra_hosts"] == ["vllm=host-gateway"]
+    targets = {
+        target
+        for job in load(COMPOSE / "prometheus.yml")["scrape_configs"]
+        for each in job["static_configs"]
+        for target in each["targets"]
+    }
+    assert {"vllm:9464", "vllm:8000"} <= targets
+    assert _ports(services["collector"]) == {("127.0.0.1", 4317, 4317)}
+    receiver = load(COLLECTOR / "agent.yaml")["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
+    assert receiver.endswith(":4317")
+    readme = (DEPLOY / "README.md").read_text()
+    assert "-f deploy/compose/own-server.yaml up" in readme

@@ -51,7 +51,7 @@ def test_images_are_pinned_and_secrets_come_from_outside(path: Path) -> None:
 def test_one_version_of_the_collector_and_of_vllm() -> None:
     text = "\n".join(p.read_text() for p in yaml_files())
     assert set(re.findall(r"opentelemetry-collector-contrib:(\S+)", text)) == {"0.161.0"}
-    assert set(re.findall(r"VLLM_TAG: (\S+)", text)) == {"v0.32.0"}
+    assert set(re.findall(r"VLLM_TAG: (\S+)", text)) == {'"${VLLM_TAG:-v0.32.0}"'}
     for dockerfile in DEPLOY.glob("*/Dockerfile"):
         assert "ARG VLLM_TAG=v0.32.0" in dockerfile.read_text().splitlines()
 
