@@ -11,7 +11,7 @@ if ! command -v go >/dev/null; then
     echo "build.sh: Go is not installed: https://go.dev/dl has it (1.24 or newer)" >&2
     exit 1
 fi
-made_of=$(cat "$here"/tools/go.* "$here"/tools/compose/* "$here/tools/requirements.txt" \
+made_of=$(cat "$here/build.sh" "$here"/tools/go.* "$here"/tools/compose/* "$here/tools/requirements.txt" \
     "$here/tools/prometheus-operator" | sha256sum)
 if [ "$(cat "$into/made-of" 2>/dev/null)" = "$made_of" ]; then
     exit 0
@@ -20,9 +20,11 @@ fi
     ./compose sigs.k8s.io/kustomize/kustomize/v5)
 "${PYTHON:-python3}" -m venv "$into/venv"
 "$into/venv/bin/python" -m pip install --quiet --requirement "$here/tools/requirements.txt"
-# Out of the operator's module, the definition of PodMonitor: no code of it is built.
+# Out of the operator's module, definitions of its objects: no code of it is built.
 operator=$(cd "$into" && go mod download -json "$(cat "$here/tools/prometheus-operator")" |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
-cp "$operator/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml" \
-    "$into/podmonitors.yaml"
+for objects in podmonitors prometheusrules; do
+    cp "$operator/example/prometheus-operator-crd/monitoring.coreos.com_$objects.yaml" \
+        "$into/$objects.yaml"
+done
 echo "$made_of" >"$into/made-of"

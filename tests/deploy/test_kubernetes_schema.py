@@ -14,16 +14,19 @@ from tests.deploy.files import (
     DEPLOY,
     KUBERNETES,
     PROFILES,
+    ROOT,
     TOOLS,
     Json,
     documents,
     kustomize,
+    load,
     manifests,
     tool,
     yaml,
 )
 
 OLDEST, NEWEST = "1.30", "1.37"
+README = DEPLOY / "README.md"
 
 
 def _validated(text: str, version: str, folder: Path) -> tuple[int, str]:
@@ -76,18 +79,44 @@ def test_with_clickhouse_it_is_valid_and_the_agent_has_both_files(tmp_path: Path
 
 def test_pod_monitors_fit_the_operators_definition(tmp_path: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    definition = yaml.safe_load(Path(tool("podmonitors.yaml", TOOLS, "test-deploy")).read_text())
-    (version,) = definition["spec"]["versions"]
-    schema = version["schema"]["openAPIV3Schema"]
-    _forbid_unknown(schema["properties"]["spec"])
+    version, schema = _definition("podmonitors")
     monitors = [o for o in _with("pod-monitor", tmp_path) if o["kind"] == "PodMonitor"]
     assert len(monitors) == 3
     for monitor in monitors:
-        assert monitor["apiVersion"] == f"monitoring.coreos.com/{version['name']}"
+        assert monitor["apiVersion"] == version
         jsonschema.validate(monitor, schema)
         monitor["spec"]["podMetricsEndpoints"][0]["relabeling"] = []
         with pytest.raises(jsonschema.ValidationError, match="relabeling"):
             jsonschema.validate(monitor, schema)
+
+
+def test_the_readmes_rules_for_the_operator_fit_its_definition() -> None:
+    """What its shell makes of the files, given to `cat` and not to kubectl."""
+    jsonschema = pytest.importorskip("jsonschema")
+    version, schema = _definition("prometheusrules")
+    (shell,) = re.findall(r"(for file in rules alerts.*?done\n)", README.read_text(), re.S)
+    shell = shell.replace("kubectl apply -f -", "{ echo ---; cat; }")
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    made = [o for o in documents(done.stdout) if o is not None]
+    for found, name in zip(made, ("rules", "alerts"), strict=True):
+        assert found["apiVersion"] == version
+        assert found["kind"] == "PrometheusRule"
+        assert found["metadata"]["labels"] == {"release": "RELEASE"}
+        assert found["spec"] == load(DEPLOY / "prometheus" / f"{name}.yml")
+        jsonschema.validate(found, schema)
+        found["spec"]["groups"][0]["rule"] = []
+        with pytest.raises(jsonschema.ValidationError, match="rule"):
+            jsonschema.validate(found, schema)
+
+
+def _definition(objects: str) -> tuple[str, Json]:
+    """Version and schema of the operator's objects of a kind."""
+    path = Path(tool(f"{objects}.yaml", TOOLS, "test-deploy"))
+    (version,) = yaml.safe_load(path.read_text())["spec"]["versions"]
+    schema: Json = version["schema"]["openAPIV3Schema"]
+    _forbid_unknown(schema["properties"]["spec"])
+    return f"monitoring.coreos.com/{version['name']}", schema
 
 
 def _forbid_unknown(schema: Json) -> None:
@@ -127,7 +156,7 @@ def test_pod_monitors_scrape_ports_that_the_pods_have(tmp_path: Path) -> None:
 
 
 def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
-    readme = (DEPLOY / "README.md").read_text()
+    readme = README.read_text()
     (text,) = re.findall(r"kustomization\.yaml <<EOF\n(.*?)    EOF\n", readme, re.S)
     text = re.sub("^    ", "", text, flags=re.M)
     here = os.path.relpath(DEPLOY, tmp_path)
@@ -141,4 +170,6 @@ def test_what_the_readme_says_to_write_builds(tmp_path: Path) -> None:
     ]
     (gateway,) = found["StatefulSet"]["containers"]
     assert {"name": "TRACES_ENDPOINT", "value": "MY-TEMPO:4317"} in gateway["env"]
-    assert [o["kind"] for o in objects].count("PodMonitor") == 3
+    monitors = [o for o in objects if o["kind"] == "PodMonitor"]
+    assert len(monitors) == 3
+    assert {o["metadata"]["labels"]["release"] for o in monitors} == {"RELEASE"}
