@@ -34,8 +34,8 @@ stored with `--enable-feature=exemplar-storage`:
         static_configs:
           - {{targets: ["127.0.0.1:8000"], labels: {{instance: vllm-0}}}}
 
-The [dashboards](dashboards.md#set-up) show vLLM's own metrics too, and put both beside one another by
-`instance`. `deploy/prometheus/` has this as a file, with rules and alerts.
+The [dashboards](dashboards.md#set-up) show vLLM's own metrics too, and put both beside one
+another by `instance`. `deploy/prometheus/` has this as a file, with rules and alerts.
 
 **Over OTLP** they are pushed where traces are, when `OTEL_EXPORTER_OTLP_ENDPOINT` (or
 `..._METRICS_ENDPOINT`) is set. A receiver that takes traces only, as Jaeger, wants
