@@ -16,7 +16,10 @@ import time
 def register():
     from transformers import PreTrainedTokenizerBase
 
-    seconds = float(os.environ["SLEEP_IN_TOKENIZER"])
+    try:
+        seconds = float(os.environ["SLEEP_IN_TOKENIZER"])
+    except (KeyError, ValueError):
+        raise SystemExit("SLEEP_IN_TOKENIZER: set it to seconds, such as 0.025") from None
     encode = PreTrainedTokenizerBase.__call__
 
     def slowly(self, *args, **kwargs):

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tests.backends.programs import AGENT, GATEWAY, Collector, built, otlp_on
 from tests.support.otlp_receiver import GrpcReceiver, free_port
-from tests.support.serving import wait_until
+from tests.support.serving import REPOSITORY, wait_until
 from tests.support.traces import EPOCH_NS, MS, completed, ended
 from vllm_codesign import semconv as S
 from vllm_codesign.exporter.otlp_spans import Resources, readable_spans
@@ -245,10 +245,18 @@ def test_both_gateways_work_and_share_no_trace(outcome: Outcome) -> None:
 
 
 def test_the_gateways_own_metrics_say_what_they_did(outcome: Outcome) -> None:
-    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled\S*\{(.*)\} (\S+)"
+    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled_total\{(.*)\} (\S+)"
     counts: Counter[bool] = Counter()
     for metrics in outcome.own:
         for labels, value in re.findall(decided, metrics, re.M):
             counts[re.search(r'sampled="true"', labels) is not None] += int(float(value))
     assert counts[True] == len(outcome.kept)
     assert counts[True] + counts[False] == REQUESTS + STEPS
+
+
+def test_what_the_page_says_to_watch_is_there_under_that_name(outcome: Outcome) -> None:
+    page = (REPOSITORY / "docs" / "backends.md").read_text()
+    (name,) = re.findall(r"`(otelcol_\w+dropped_too_early\w+)`", page)
+    for metrics in outcome.own:
+        (value,) = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)", metrics, re.M)
+        assert float(value) == 0

@@ -1,6 +1,7 @@
 """Arms of one's own: what a file may say, what is wrong with it, and what is started for it."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -239,5 +240,13 @@ def test_a_niceness_that_is_not_allowed(server, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "setpriority", refuse)
-    with pytest.raises(CodesignError, match=r"nice: worker cannot be set to 5 \(Permission denied"):
+    with pytest.raises(CodesignError, match=r"worker cannot be set to 5 \(Permission denied\): it"):
         place_roles(os.getpid(), Roles(nice={"worker": 5}))
+
+
+@pytest.mark.parametrize("asked", [Roles(cores={"worker": {0}}), Roles(nice={"worker": 5})])
+def test_a_process_that_has_ended_meanwhile(server, asked):
+    os.kill(server, signal.SIGKILL)
+    os.waitpid(server, 0)
+    with pytest.raises(CodesignError, match="No such file or directory"):
+        place_roles(os.getpid(), asked)

@@ -229,4 +229,4 @@ def test_a_server_outside_of_compose_is_scraped_and_heard() -> None:
     receiver = load(COLLECTOR / "agent.yaml")["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"]
     assert receiver.endswith(":4317")
     readme = (DEPLOY / "README.md").read_text()
-    assert "-f deploy/compose/own-server.yaml up" in readme
+    assert "-f deploy/compose/own-server.yaml up --wait" in readme

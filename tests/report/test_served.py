@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -144,22 +146,33 @@ async def test_figures_are_not_made_for_a_server_that_was_killed(demo: Path) -> 
     server = subprocess.Popen([sys.executable, "-c", made_in, str(demo / "capture")])
     try:
         (maker,) = await _started(server.pid)
+        # The thread that looks for the server has looked, found it, and looks again.
+        await _until(
+            lambda: len(list(Path("/proc", maker, "task").iterdir())) > 1, "a second thread"
+        )
+        await asyncio.sleep(1.5)
+        assert Path("/proc", maker).exists()
     finally:
         server.kill()
         server.wait()
+    try:
+        await _until(lambda: not Path("/proc", maker).exists(), "its end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(maker), signal.SIGKILL)
+
+
+async def _until(come: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
-    while Path("/proc", maker).exists():
-        assert time.monotonic() < deadline, "the process lives on"
+    while not come():
+        assert time.monotonic() < deadline, f"{what} did not come"
         await asyncio.sleep(0.05)
 
 
 async def _started(server: int | None = None) -> set[str]:
     """`_children`, as soon as there is one."""
-    deadline = time.monotonic() + 60
-    while not (children := _children(server)):
-        assert time.monotonic() < deadline, "no process was started to make figures"
-        await asyncio.sleep(0.01)
-    return children
+    await _until(lambda: bool(_children(server)), "a process that makes figures")
+    return _children(server)
 
 
 def _children(server: int | None = None) -> set[str]:

@@ -164,8 +164,12 @@ def _renice_all(role: str, pids: list[int], nice: int) -> None:
     for pid in pids:
         try:
             renice(pid, nice)
+        except PermissionError as error:
+            raise CodesignError(
+                f"nice: {role} cannot be set to {nice} ({error.strerror}): it has more already, "
+                "or is another user's"
+            ) from error
         except OSError as error:
             raise CodesignError(
-                f"nice: {role} cannot be set to {nice} ({error.strerror}): only root may lower "
-                f"what {os.getpriority(os.PRIO_PROCESS, pid)} is now"
+                f"nice: {role} cannot be set to {nice} ({error.strerror}): has the server ended?"
             ) from error
