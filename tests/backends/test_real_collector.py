@@ -245,7 +245,7 @@ def test_both_gateways_work_and_share_no_trace(outcome: Outcome) -> None:
 
 
 def test_the_gateways_own_metrics_say_what_they_did(outcome: Outcome) -> None:
-    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled_total\{(.*)\} (\S+)"
+    decided = r"^otelcol_processor_tail_sampling_global_count_traces_sampled\{(.*)\} (\S+)"
     counts: Counter[bool] = Counter()
     for metrics in outcome.own:
         for labels, value in re.findall(decided, metrics, re.M):
