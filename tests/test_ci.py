@@ -31,7 +31,8 @@ def policy(tmp_path: Path) -> Path:
 
 def run(policy: Path, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(WITHOUT_SERVICES), *command],
+        # Under nohup this process ignores SIGINT, and so would everything that it starts.
+        ["env", "--default-signal=INT", str(WITHOUT_SERVICES), *command],
         capture_output=True,
         text=True,
         env={**os.environ, "WITHOUT_SERVICES_POLICY": str(policy), **environ},

@@ -161,7 +161,8 @@ def start(session: Session, tmp_path: Path) -> Iterator[Callable[..., subprocess
             [sys.executable, "-c", SERVE, str(session.folder)],
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **env},
+            # A server that runs on this machine may have the port.
+            env={**os.environ, "CODESIGN_METRICS_PORT": "0", **env},
         )
         started.append(process)
         deadline = time.monotonic() + 60
