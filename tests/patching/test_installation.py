@@ -22,8 +22,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No other vLLM is on the path: only the standard library and `tmp_path/site`."""
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
-    # By name: other packages append finders of their own.
-    monkeypatch.setattr(sys, "meta_path", [PathFinder])
+    # The backport of importlib.metadata has distributions found by a finder of its own.
+    found_by = [f for f in sys.meta_path if f is PathFinder or hasattr(f, "find_distributions")]
+    monkeypatch.setattr(sys, "meta_path", found_by)
     importlib.invalidate_caches()
 
 
