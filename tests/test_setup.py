@@ -1,35 +1,26 @@
-"""`requirements/setup.py`: what it takes for whole, and what it hands to uv."""
+"""What `requirements/setup.py` takes for whole, and what it hands to uv."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from requirements.environments import machine, paths, uv, with_vllm
+from requirements.environments.environment import Environment
+from requirements.environments.programs import SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def setup() -> ModuleType:
-    path = ROOT / "requirements" / "setup.py"
-    spec = importlib.util.spec_from_file_location("codesign_setup", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def environment(setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(setup, "ROOT", tmp_path)
-    made = setup.Environment(".venv")
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    made = Environment(".venv")
     made.site_packages.mkdir(parents=True)
     return made
 
@@ -100,9 +91,9 @@ def test_a_note_that_was_cut_short_counts_as_none(environment) -> None:
     assert environment.stamps() == {}
 
 
-def test_the_empty_vllm_is_what_vllm_looks_for(setup: ModuleType, environment) -> None:
+def test_the_empty_vllm_is_what_vllm_looks_for(environment) -> None:
     stale = _install(environment.site_packages, "vllm", "0.18.0+cpu")
-    setup.write_vllm_distribution(environment, "0.32.0")
+    with_vllm.write_vllm_distribution(environment, "0.32.0")
     assert not stale.exists()
     (found,) = importlib.metadata.distributions(name="vllm", path=[str(environment.site_packages)])
     assert found.version == "0.32.0+cpu"
@@ -114,25 +105,25 @@ def test_an_environment_without_python_does_not_run(environment) -> None:
 
 
 @pytest.fixture
-def installs(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[tuple[str, ...]]:
+def installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """`set_up_vllm` without a machine, uv and torch: what it would have called."""
     requirements = tmp_path / "requirements"
     requirements.mkdir()
     for file in (ROOT / "requirements").glob("*.txt"):
         shutil.copyfile(file, requirements / file.name)
-    monkeypatch.setattr(setup, "ROOT", tmp_path)
-    monkeypatch.setattr(setup, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "REQUIREMENTS", requirements)
     for name in ("check_machine", "check_room", "bootstrap_uv", "install_torch", "install_project"):
-        monkeypatch.setattr(setup, name, lambda *args, **named: None)
-    monkeypatch.setattr(setup, "uv_environment", dict)
+        monkeypatch.setattr(with_vllm, name, lambda *args, **named: None)
+    monkeypatch.setattr(with_vllm, "uv_environment", dict)
     monkeypatch.setattr(
-        setup, "prepare", lambda made, env: made.site_packages.mkdir(parents=True, exist_ok=True)
+        with_vllm,
+        "prepare",
+        lambda made, env: made.site_packages.mkdir(parents=True, exist_ok=True),
     )
-    monkeypatch.setattr(setup.Environment, "runs", lambda self: self.path.exists())
+    monkeypatch.setattr(Environment, "runs", lambda self: self.path.exists())
     called: list[tuple[str, ...]] = []
-    monkeypatch.setattr(setup, "run", lambda *command, env=None: called.append(command))
+    monkeypatch.setattr(with_vllm, "run", lambda *command, env=None: called.append(command))
     return called
 
 
@@ -151,22 +142,22 @@ LMCACHE = "lmcache-0.32.0-wheel.txt"
 PACKAGES = ["vllm-0.32.0.txt", "vllm-0.32.0-wheel.txt", LMCACHE]
 
 
-def test_lmcache_comes_last_and_brings_nothing(setup: ModuleType, installs) -> None:
-    setup.set_up_vllm("0.32.0", "")
+def test_lmcache_comes_last_and_brings_nothing(installs) -> None:
+    with_vllm.set_up_vllm("0.32.0", "")
     assert _files(installs) == PACKAGES
-    setup.set_up_vllm("0.32.0", "")
+    with_vllm.set_up_vllm("0.32.0", "")
     assert _files(installs) == []
 
 
-def test_vllm_0_19_comes_without_lmcache(setup: ModuleType, installs) -> None:
-    setup.set_up_vllm("0.19.0", "")
+def test_vllm_0_19_comes_without_lmcache(installs) -> None:
+    with_vllm.set_up_vllm("0.19.0", "")
     assert _files(installs) == ["vllm-0.19.0.txt", "vllm-0.19.0-wheel.txt"]
 
 
 def test_a_setup_that_ended_before_lmcache_goes_on(
-    setup: ModuleType, installs, monkeypatch: pytest.MonkeyPatch
+    installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = setup.run
+    recorded = with_vllm.run
 
     def cut_short(*command, env=None):
         if LMCACHE in str(command[-1]):
@@ -174,25 +165,23 @@ def test_a_setup_that_ended_before_lmcache_goes_on(
         recorded(*command, env=env)
 
     with monkeypatch.context() as patched:
-        patched.setattr(setup, "run", cut_short)
+        patched.setattr(with_vllm, "run", cut_short)
         with pytest.raises(KeyboardInterrupt):
-            setup.set_up_vllm("0.32.0", "")
+            with_vllm.set_up_vllm("0.32.0", "")
     assert _files(installs) == PACKAGES[:-1]
-    setup.set_up_vllm("0.32.0", "")
+    with_vllm.set_up_vllm("0.32.0", "")
     assert _files(installs)[-1] == LMCACHE
 
 
-def test_another_lmcache_is_installed_over_the_old(setup: ModuleType, installs) -> None:
-    setup.set_up_vllm("0.32.0", "")
+def test_another_lmcache_is_installed_over_the_old(installs) -> None:
+    with_vllm.set_up_vllm("0.32.0", "")
     installs.clear()
-    (setup.REQUIREMENTS / LMCACHE).write_text("lmcache==0.5.7\n")
-    setup.set_up_vllm("0.32.0", "")
+    (paths.REQUIREMENTS / LMCACHE).write_text("lmcache==0.5.7\n")
+    with_vllm.set_up_vllm("0.32.0", "")
     assert LMCACHE in _files(installs)
 
 
-def test_uv_is_told_what_pip_knows(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uv_is_told_what_pip_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     known = {
@@ -201,11 +190,11 @@ def test_uv_is_told_what_pip_knows(
         "find-links": f"{wheels} {tmp_path / 'nowhere'}",
         "timeout": "60",
     }
-    monkeypatch.setattr(setup, "pip_settings", lambda: known)
-    for variable, _ in setup.FROM_PIP.values():
+    monkeypatch.setattr(uv, "pip_settings", lambda: known)
+    for variable, _ in uv.FROM_PIP.values():
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("UV_HTTP_TIMEOUT", "5")
-    env = setup.uv_environment()
+    env = uv.uv_environment()
     assert env["UV_DEFAULT_INDEX"] == known["index-url"]
     assert env["UV_EXTRA_INDEX_URL"] == "https://a.example https://b.example"
     assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
@@ -214,7 +203,7 @@ def test_uv_is_told_what_pip_knows(
 
 
 def test_pips_settings_come_from_files_and_environment_the_latter_first(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()
     listing = (
@@ -227,19 +216,17 @@ def test_pips_settings_come_from_files_and_environment_the_latter_first(
     python = tmp_path / "bin" / "python"
     python.write_text(f"#!/bin/sh\ncat <<'E'\n{listing}E\n")
     python.chmod(0o755)
-    monkeypatch.setattr(setup, "UV_VENV", tmp_path)
-    found = setup.pip_settings()
+    monkeypatch.setattr(uv, "UV_VENV", tmp_path)
+    found = uv.pip_settings()
     assert found["index-url"] == "https://install.example"
     assert found["find-links"] == "/c"
 
 
-def test_no_room_is_said_in_one_line(
-    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=3 << 30)
-    monkeypatch.setattr(setup.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(setup.SetupError, match=r"has 3\.0 GiB free, the lot takes 4 GiB") as caught:
-        setup.check_room(tmp_path / "not" / "there", 4 << 30, "the lot")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SetupError, match=r"has 3\.0 GiB free, the lot takes 4 GiB") as caught:
+        machine.check_room(tmp_path / "not" / "there", 4 << 30, "the lot")
     assert "\n" not in str(caught.value)
 
 
