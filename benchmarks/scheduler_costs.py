@@ -27,16 +27,19 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks import machine  # noqa: E402
 from benchmarks.scheduler_tables import show  # noqa: E402
-from vllm_codesign.micro.scheduler import Grid, run  # noqa: E402
+from vllm_codesign.micro.harness import Clock  # noqa: E402
+from vllm_codesign.micro.scheduler import CLOCKS, Grid, run  # noqa: E402
 from vllm_codesign.model.errors import CodesignError  # noqa: E402
 from vllm_codesign.model.micro import Timing  # noqa: E402
 
 
-def measure(grid: Grid, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(grid: Grid, rounds: int, seconds: float, clock: Clock) -> dict[str, Any]:
     """What is written: the machine, and every timing."""
     begun = time.monotonic()
     # vLLM is imported by `run`; its version is known afterwards.
-    timings = list(run(grid, rounds, begun + seconds, lambda text: print(text, file=sys.stderr)))
+    timings = list(
+        run(grid, rounds, begun + seconds, lambda text: print(text, file=sys.stderr), clock)
+    )
     import vllm
 
     return {
@@ -44,7 +47,7 @@ def measure(grid: Grid, rounds: int, seconds: float) -> dict[str, Any]:
         "machine": machine.describe(),
         "vllm": vllm.__version__,
         "rounds": rounds,
-        "clock": grid.clock,
+        "clock": clock,
         "seconds": round(time.monotonic() - begun),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "timings": [timing.model_dump() for timing in timings],
@@ -62,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=_sizes, help="of the full grid's, such as 32,256")
     parser.add_argument("--tokens", type=_sizes, help="of each request, such as 1000,100000")
     parser.add_argument(
-        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: without others' turns"
+        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: without others' turns"
     )
     parser.add_argument("--quick", action="store_true", help="does it run? small cases alone")
     options = parser.parse_args()
@@ -81,7 +84,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _grid(options: argparse.Namespace) -> Grid:
-    grid = replace(Grid.quick() if options.quick else Grid.full(), clock=options.clock)
+    grid = Grid.quick() if options.quick else Grid.full()
     return replace(
         grid,
         requests=options.requests or grid.requests,
@@ -95,7 +98,7 @@ def main() -> int:
         written = json.loads(options.earlier.read_text())
     else:
         try:
-            written = measure(_grid(options), options.rounds, options.seconds)
+            written = measure(_grid(options), options.rounds, options.seconds, options.clock)
         except CodesignError as error:
             print(error, file=sys.stderr)
             return 1

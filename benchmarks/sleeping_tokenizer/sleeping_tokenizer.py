@@ -6,7 +6,8 @@ cores shows what encodes in parallel do to the rest of the server where there ar
     PYTHONPATH=benchmarks/sleeping_tokenizer VLLM_PLUGINS=codesign,sleeping_tokenizer \\
         SLEEP_IN_TOKENIZER=0.025 vllm serve MODEL
 
-SLEEP_IN_TOKENIZER is in seconds, for each call of a Hugging Face tokenizer.
+SLEEP_IN_TOKENIZER is in seconds, for each call of a Hugging Face tokenizer. The tests' plugin
+sleeps in vLLM's own method (`tests/support/plugin.py`), which 0.19 does not call for a chat.
 """
 
 import os

@@ -39,7 +39,11 @@ def scheduled(
     deadlines: list[float] = []
 
     def stand_in(
-        grid: Grid, rounds: int, deadline: float, progress: Callable[[str], None]
+        grid: Grid,
+        rounds: int,
+        deadline: float,
+        progress: Callable[[str], None],
+        clock: Clock,
     ) -> Iterator[Timing]:
         deadlines.append(deadline)
         return found(deadline)
@@ -163,3 +167,19 @@ def test_names_are_those_of_the_command() -> None:
 )
 def test_a_busy_machine_is_said(part: float | None, clock: Clock, said: str) -> None:
     assert room._others(part, clock) == said
+
+
+def test_the_scheduler_is_timed_by_the_clock_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks: list[str] = []
+
+    def stand_in(*given: Any) -> Iterator[Timing]:
+        clocks.append(given[-1])
+        return iter([timing("schedule", 5.0, group="scheduler", requests=1, tokens=64)])
+
+    monkeypatch.setattr(room, "time_scheduler", stand_in)
+    for clock in ("wall", "cpu"):
+        made = execute(Plan(("scheduler",), no_model, (1_000,), 2, 100.0, GRID, clock), silent)
+        assert made.environment["clock"] == clock
+    assert clocks == ["wall", "cpu"]

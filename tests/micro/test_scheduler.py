@@ -11,7 +11,7 @@ import pytest
 
 from vllm_codesign.micro import scheduler
 from vllm_codesign.micro.growth import growths
-from vllm_codesign.micro.scheduler import Grid, hit, run
+from vllm_codesign.micro.scheduler import CLOCKS, Grid, hit, run
 from vllm_codesign.micro.scheduler_built import Built
 from vllm_codesign.model.errors import CodesignError
 
@@ -71,7 +71,7 @@ def test_every_case_is_timed() -> None:
 @needs_vllm
 @pytest.mark.parametrize(("clock", "others_count"), [("wall", True), ("cpu", False)])
 def test_the_turns_of_others_are_in_wall_time_alone(clock: Any, others_count: bool) -> None:
-    built = Built(1, 40, 16, budget=40, now=Grid((1,), (40,), clock=clock).now)
+    built = Built(1, 40, 16, budget=40, now=CLOCKS[clock])
     schedule = built.scheduler.schedule
 
     def late() -> Any:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -101,7 +100,7 @@ def command(
         sizes=_sizes(tokens) if tokens is not None else _QUICK_SIZES if quick else _SIZES,
         rounds=rounds or (_QUICK_ROUNDS if quick else _ROUNDS),
         seconds=seconds or (_QUICK_SECONDS if quick else _SECONDS),
-        grid=replace(Grid.quick() if quick else Grid.full(), clock=clock),
+        grid=Grid.quick() if quick else Grid.full(),
         clock=clock,
     )
     _check_writable(out)

@@ -41,7 +41,6 @@ class Plan:
     seconds: float
     grid: Grid
     clock: Clock = "wall"
-    """Of the components; the scheduler's is in `grid`."""
 
 
 def execute(plan: Plan, progress: Callable[[str], None]) -> MicroRun:
@@ -123,7 +122,7 @@ def _scheduler(
     found: list[Timing] = []
     broken: list[Skipped] = []
     try:
-        for timing in time_scheduler(plan.grid, plan.rounds, deadline, progress):
+        for timing in time_scheduler(plan.grid, plan.rounds, deadline, progress, plan.clock):
             found.append(timing)  # one by one: what was timed before an error is kept
     except MemoryError:
         broken.append(Skipped(component=SCHEDULER, reason="no memory was left for its next case"))

@@ -10,9 +10,8 @@ until the last prompt is computed are summed ("prefill chunked").
 
 `schedule` and `update_from_output` are timed bare. `allocate_slots` and `get_computed_blocks` are
 timed from inside `schedule`, in steps of their own, as a sum over the calls of one step: a clock
-around each of a thousand calls would be in the time of `schedule`. (It is in theirs: 0.07 us a
-call by the wall clock, 0.39 us by the thread's; `python -m timeit` of each.) After every step what
-happened is held against what was planned; a difference is an error and no timing.
+around each of a thousand calls would be in the time of `schedule`, as it is in theirs. After every
+step what happened is held against what was planned; a difference is an error and no timing.
 """
 
 from __future__ import annotations
@@ -36,6 +35,12 @@ LARGE_TOKENS = 3_000_000
 LARGE_ROUNDS = 5
 """Of cases above `LARGE_TOKENS`, at most: a round of 25.6 million tokens takes half a minute."""
 
+CLOCKS: dict[Clock, Callable[[], int]] = {
+    "wall": time.perf_counter_ns,
+    "cpu": time.thread_time_ns,
+}
+"""In nanoseconds. CPU time is that of the thread that schedules: no turn of others is in it."""
+
 _Samples = defaultdict[tuple[str, str], list[float]]
 
 
@@ -53,8 +58,6 @@ class Grid:
     block_size: int = 16
     most_tokens: int = MOST_TOKENS
     """Cases with more in all are left out."""
-    clock: Clock = "wall"
-    """`cpu`: the CPU time of the thread that schedules, without the turns of other processes."""
 
     @classmethod
     def full(cls) -> Grid:
@@ -72,11 +75,6 @@ class Grid:
             requests=(1, 4, 16), tokens=(256, 1_000, 4_000), chunked=((4, 1_000),), budget=512
         )
 
-    @property
-    def now(self) -> Callable[[], int]:
-        """The clock, in nanoseconds."""
-        return time.thread_time_ns if self.clock == "cpu" else time.perf_counter_ns
-
     def cases(self) -> list[tuple[int, int]]:
         """Requests and tokens, the smallest first."""
         every = [(requests, tokens) for requests in self.requests for tokens in self.tokens]
@@ -92,9 +90,13 @@ class Grid:
 
 
 def run(
-    grid: Grid, rounds: int, deadline: float, progress: Callable[[str], None]
+    grid: Grid,
+    rounds: int,
+    deadline: float,
+    progress: Callable[[str], None],
+    clock: Clock = "wall",
 ) -> Iterator[Timing]:
-    """Every case of the grid, `rounds` rounds after one that warms up.
+    """Every case of the grid, `rounds` rounds after one that warms up, by one of `CLOCKS`.
 
     `deadline` is a `time.monotonic()` after which no round is begun; a case that had none is left
     out, and `progress` is told of everything that is. CodesignError where vLLM is missing or
@@ -112,13 +114,15 @@ def run(
             return
         progress(_named(requests, tokens))
         most = min(rounds, LARGE_ROUNDS) if requests * tokens > LARGE_TOKENS else rounds
-        yield from _told(_case(grid, requests, tokens, most, deadline), requests, tokens)
+        timed = _case(grid, requests, tokens, most, deadline, CLOCKS[clock])
+        yield from _told(timed, requests, tokens)
         if (requests, tokens) in grid.chunked:
             if time.monotonic() >= deadline:
                 progress(f"no time left, not timed: {_named(requests, tokens)} in chunks")
                 continue
             progress(f"{_named(requests, tokens)} in chunks of {grid.budget:,} tokens")
-            yield from _told(_chunked(grid, requests, tokens, most, deadline), requests, tokens)
+            timed = _chunked(grid, requests, tokens, most, deadline, CLOCKS[clock])
+            yield from _told(timed, requests, tokens)
 
 
 def _told(timings: Iterator[Timing], requests: int, tokens: int) -> Iterator[Timing]:
@@ -133,10 +137,12 @@ def _told(timings: Iterator[Timing], requests: int, tokens: int) -> Iterator[Tim
         ) from e
 
 
-def _case(grid: Grid, requests: int, tokens: int, rounds: int, deadline: float) -> Iterator[Timing]:
+def _case(
+    grid: Grid, requests: int, tokens: int, rounds: int, deadline: float, now: Callable[[], int]
+) -> Iterator[Timing]:
     samples: _Samples = defaultdict(list)
     with _undisturbed():
-        built = Built(requests, tokens, grid.block_size, requests * tokens, now=grid.now)
+        built = Built(requests, tokens, grid.block_size, requests * tokens, now=now)
         for number in range(rounds + 1):
             if number > 1 and time.monotonic() >= deadline:
                 break
@@ -197,7 +203,7 @@ def _decode(built: Built, found: _Samples) -> None:
 
 
 def _chunked(
-    grid: Grid, requests: int, tokens: int, rounds: int, deadline: float
+    grid: Grid, requests: int, tokens: int, rounds: int, deadline: float, now: Callable[[], int]
 ) -> Iterator[Timing]:
     schedule: list[float] = []
     update: list[float] = []
@@ -205,7 +211,7 @@ def _chunked(
     with _undisturbed():
         # A prompt that is computed decodes in every step until the last one is.
         most_steps = 2 * -(-requests * tokens // grid.budget) + requests
-        built = Built(requests, tokens, grid.block_size, grid.budget, most_steps, grid.now)
+        built = Built(requests, tokens, grid.block_size, grid.budget, most_steps, now)
         for number in range(rounds + 1):
             if number > 1 and time.monotonic() >= deadline:
                 break
