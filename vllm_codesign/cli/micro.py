@@ -53,7 +53,7 @@ _FEWEST, _MOST = 16, 1_000_000
     type=click.Choice(["wall", "cpu"]),
     default="wall",
     show_default=True,
-    help="cpu where the machine has other work meanwhile.",
+    help="Use cpu where the machine has other work meanwhile.",
 )
 @click.option("--quick", is_flag=True, help="Small sizes and few rounds: does it run?")
 @click.option(
