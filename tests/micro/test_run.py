@@ -178,7 +178,9 @@ def test_the_scheduler_is_timed_by_the_clock_that_is_asked_for(
         clocks.append(given[-1])
         return iter([timing("schedule", 5.0, group="scheduler", requests=1, tokens=64)])
 
+    monkeypatch.setattr(room, "vllm_version", lambda: "0.32.0")
     monkeypatch.setattr(room, "time_scheduler", stand_in)
+    monkeypatch.setattr(room, "_load_scheduler", lambda: None)
     for clock in ("wall", "cpu"):
         made = execute(Plan(("scheduler",), no_model, (1_000,), 2, 100.0, GRID, clock), silent)
         assert made.environment["clock"] == clock
