@@ -50,6 +50,28 @@ def test_json_is_all_that_stdout_has(server, codesign, file):
     assert {seen.headers["X-Session-ID"] for seen in server.seen} == {"agents-0", "agents-1"}
 
 
+def test_headers_are_sent(server, codesign, file):
+    server.key = "k3y"
+    result = codesign(
+        *("--url", server.url, "--scenarios", file),
+        *("--header", "Authorization: Bearer k3y", "--header", "X-Tenant: a:b"),
+    )
+
+    assert result.exit_code == 0
+    assert {seen.headers["X-Tenant"] for seen in server.seen} == {"a:b"}
+
+
+@pytest.mark.parametrize(
+    "header", ["s3cret", ": s3cret", "a b: s3cret", "a: s3\ncret", "a: s3crét"]
+)
+def test_what_is_no_header_is_not_shown(codesign, header):
+    result = codesign("--url", "http://h", "--header", header)
+
+    assert result.exit_code == 2
+    assert "--header is not 'NAME: VALUE' in printable ASCII" in result.output
+    assert "s3cr" not in result.output
+
+
 def test_failures_are_shown_and_end_it_only_when_nothing_worked(server, codesign, file):
     server.fault = "refuse"
     result = codesign("--url", server.url, "--scenarios", file)

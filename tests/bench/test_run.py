@@ -186,6 +186,49 @@ async def test_a_password_is_sent_and_written_nowhere(server, path):
         assert "s3cret" not in str(error.value)
 
 
+async def test_a_key_is_sent_and_written_nowhere(server, path, monkeypatch):
+    server.key = "k3y"
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    with pytest.raises(CodesignError, match=r"401: give .* in VLLM_API_KEY, or"):
+        await run(server, path)
+    assert not path.exists()
+
+    monkeypatch.setenv("VLLM_API_KEY", "k3y")
+    lines: list[str] = []
+    done = await run(server, path, lines=lines)
+    assert {row.status for row in done.requests} == {"ok"}
+    assert "k3y" not in path.read_text() + "".join(lines)
+
+
+async def test_a_header_of_ones_own_goes_before_the_key(server, path, monkeypatch):
+    server.key = "k3y"
+    monkeypatch.setenv("VLLM_API_KEY", "another")
+    headers = {"authorization": "Bearer k3y", "X-Tenant": "a"}
+    plan = dataclasses.replace(PLAN, headers=headers)
+    done = await run(server, path, plan)
+
+    assert {row.status for row in done.requests} == {"ok"}
+    assert {seen.headers["X-Tenant"] for seen in server.seen} == {"a"}
+    assert "k3y" not in repr(plan)
+
+    with pytest.raises(CodesignError, match="has a user, and --header an Authorization"):
+        await execute(plan, server.url.replace("//", "//bob:s3cret@"), path)
+
+
+async def test_a_user_in_the_url_goes_before_the_key(server, path, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "another")
+    await execute(PLAN, server.url.replace("//", "//bob:s3cret@"), path, progress=lambda _: None)
+
+    assert {seen.headers["Authorization"] for seen in server.seen} == {"Basic Ym9iOnMzY3JldA=="}
+
+
+async def test_a_key_that_no_header_can_have(server, path, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "s3cret\n")
+    with pytest.raises(CodesignError, match="VLLM_API_KEY cannot go into a header") as error:
+        await run(server, path)
+    assert "s3cret" not in str(error.value)
+
+
 async def test_there_is_a_rest_between_two_batches_and_none_before_the_first(server, path):
     resting = SMALL.model_copy(update={"pause_s": 0.4, "repeats": 3})
     done = await run(server, path, Plan((resting,)))

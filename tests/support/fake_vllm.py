@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 TEMPLATE_TOKENS = 5
 
@@ -36,7 +37,7 @@ class Seen:
 
 @dataclass
 class FakeServer:
-    """`fault` is the kind of failure; delays are in seconds."""
+    """`fault` is the kind of failure; delays are in seconds; `key` is asked for below `/v1`."""
 
     url: str = ""
     headers_s: float = 0.0
@@ -48,19 +49,27 @@ class FakeServer:
     can_tokenize: bool = True
     room: int | None = 100_000
     gone: bool = False
+    key: str = ""
     seen: list[Seen] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     connections: set[object] = field(default_factory=set)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=2**26)
+        app = web.Application(client_max_size=2**26, middlewares=[self._authenticated])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/v1/completions", self._generate)
         return app
+
+    @web.middleware
+    async def _authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        guarded = self.key and request.path.startswith("/v1")
+        if guarded and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return await handler(request)
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response()

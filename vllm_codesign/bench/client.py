@@ -22,8 +22,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -37,12 +37,14 @@ _MAX_REASON = 200
 @dataclass(frozen=True, slots=True)
 class Target:
     """Whom to ask. `url` ends before `/v1`; `session` is a prefix for `X-Session-ID`,
-    to which each client's index is added (absent: the header is not sent)."""
+    to which each client's index is added (absent: the header is not sent); `headers` go with
+    every request and may be secrets."""
 
     url: str
     model: str
     timeout_s: float = 600.0
     session: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

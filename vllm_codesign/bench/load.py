@@ -159,7 +159,7 @@ async def open_load(target: Target) -> AsyncIterator[Load]:
         # No limit: a client that queues inside itself would measure its own queue.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "identity", **target.headers},
         # `send` keeps its own time limit; aiohttp's default would end a long request.
         timeout=aiohttp.ClientTimeout(total=None),
         read_bufsize=2**20,

@@ -8,11 +8,12 @@ stopped: batches in `results.json` are not made again.
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +29,9 @@ from vllm_codesign.model.bench import BenchRun, RequestResult, Scenario
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.recorder.command_line import without_secrets, without_userinfo
 
+ENV_API_KEY = "VLLM_API_KEY"
+"""Where vLLM itself reads the key that it asks for."""
+
 _PROBE_TIMEOUT_S = 30.0
 _TELL_EVERY_S = 10.0
 
@@ -35,13 +39,14 @@ _TELL_EVERY_S = 10.0
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to ask. `warm_up` requests open each scenario and are in no result; `session`
-    is a prefix for `X-Session-ID`."""
+    is a prefix for `X-Session-ID`; `headers` go with every request, and are written nowhere."""
 
     scenarios: tuple[Scenario, ...]
     arrival: Arrival = BATCH
     warm_up: int = 1
     timeout_s: float = 600.0
     session: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def batches(self, scenario: Scenario) -> list[tuple[int, ...]]:
         """The repeats of each batch."""
@@ -88,17 +93,15 @@ async def execute(
     scenario's prompts, or when `path` holds another run.
     """
     url = normal_url(url)
-    async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-    ) as session:
-        model, room = await _discover(session, url)
+    headers = _with_key(plan.headers, url)
+    model, room = await _discover(url, headers)
     _check_room(plan.scenarios, room)
     run = _begin(plan, url, model, path, server_command)
     pending = plan.pending(run)
     if run.requests:
         rest = "going on after them" if pending else "nothing is left to do"
         progress(f"{path}: {len(run.requests)} requests are there, {rest}")
-    target = Target(url, model, plan.timeout_s, plan.session)
+    target = Target(url, model, plan.timeout_s, plan.session, headers)
     async with open_load(target) as load:
         for scenario, batches in pending:
             source = await _source(load, target, scenario, progress)
@@ -111,7 +114,7 @@ async def execute(
                 async with _ticker(load, f"{label}: {{}} of {len(jobs)} answered", progress):
                     rows = await load.run(jobs, plan.arrival)
                 if all(row.http_status is None for row in rows):
-                    await _still_there(url, path)
+                    await _still_there(target, path)
                 run = run.model_copy(update={"requests": [*run.requests, *rows]})
                 results.write(path, run)
                 progress(_line(label, rows, load.late_ms))
@@ -121,11 +124,38 @@ async def execute(
     return run
 
 
-async def _discover(session: aiohttp.ClientSession, url: str) -> tuple[str, int | None]:
+def _with_key(headers: Mapping[str, str], url: str) -> Mapping[str, str]:
+    """With the server's key from the environment, where no other credentials are given."""
+    in_headers = "authorization" in map(str.lower, headers)
+    in_url = "@" in urlsplit(url).netloc
+    if in_headers and in_url:
+        raise CodesignError(
+            f"{without_userinfo(url)} has a user, and --header an Authorization: give one of them"
+        )
+    key = os.environ.get(ENV_API_KEY)
+    if not key or in_headers or in_url:
+        return headers
+    if not (key.isprintable() and key.isascii()):
+        raise CodesignError(
+            f"{ENV_API_KEY} cannot go into a header: use printable ASCII, without a line's end"
+        )
+    return {**headers, "Authorization": f"Bearer {key}"}
+
+
+async def _discover(url: str, headers: Mapping[str, str]) -> tuple[str, int | None]:
     """The first model that the server offers, and the tokens it has room for if it says so."""
     shown = without_userinfo(url)
+    timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
     try:
-        async with session.get(f"{url}/v1/models") as response:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.get(f"{url}/v1/models") as response,
+        ):
+            if response.status in (401, 403):
+                raise CodesignError(
+                    f"{shown}/v1/models refuses with status {response.status}: give the server's "
+                    f"key in {ENV_API_KEY}, or --header 'Authorization: Bearer ...'"
+                )
             if response.status != 200:
                 raise CodesignError(
                     f"{shown}/v1/models answers {response.status}: name an OpenAI-compatible "
@@ -200,18 +230,15 @@ def _jobs(scenario: Scenario, batch: Sequence[int], source: PromptSource) -> Ite
             yield Job(scenario, repeat, index, source.prompt(repeat, index))
 
 
-async def _still_there(url: str, path: Path) -> None:
+async def _still_there(target: Target, path: Path) -> None:
     """Raise when a batch without a single answer was the server's end."""
-    async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-    ) as session:
-        try:
-            await _discover(session, url)
-        except CodesignError as error:
-            raise CodesignError(
-                f"the server at {without_userinfo(url)} stopped answering: start it again; the "
-                f"same command goes on after what {path} has"
-            ) from error
+    try:
+        await _discover(target.url, target.headers)
+    except CodesignError as error:
+        raise CodesignError(
+            f"the server at {without_userinfo(target.url)} stopped answering: start it again; the "
+            f"same command goes on after what {path} has"
+        ) from error
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ from vllm_codesign.bench.own_server import OwnServer, execute_with
 from vllm_codesign.bench.run import Plan, execute
 from vllm_codesign.bench.server import say
 from vllm_codesign.cli.arms_table import arms_table
+from vllm_codesign.cli.headers import parse_headers
 from vllm_codesign.model.bench import ArmsRun, BenchRun, Scenario
 from vllm_codesign.model.errors import CodesignError
 from vllm_codesign.recorder.command_line import without_secrets
@@ -93,6 +94,12 @@ _NO_LIMIT = 1_000
 )
 @click.option("--session-id", metavar="PREFIX", help="Send X-Session-ID: PREFIX-<client>.")
 @click.option(
+    "--header",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Sent with every request; may be repeated. The key in VLLM_API_KEY is sent anyway.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("out/bench"),
@@ -117,6 +124,7 @@ def command(
     timeout: float,
     lmcache_gib: float,
     session_id: str | None,
+    header: tuple[str, ...],
     out: Path,
     as_json: bool,
     server_flags: tuple[str, ...],
@@ -177,6 +185,7 @@ def command(
         warm_up=warmup,
         timeout_s=timeout,
         session=session_id,
+        headers=parse_headers(header),
     )
     path = out / results.FILE_NAME
     _end_on_terminate()

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vllm_codesign.analysis.sources import Source, opened
 from vllm_codesign.backends.query import DEFAULT_LIMIT, Query, parse_time, parse_trace_id
+from vllm_codesign.cli.headers import parse_headers
 from vllm_codesign.store.clickhouse.target import PREFIX
 
 _NARROWING = (
@@ -93,16 +94,8 @@ def _query(
         limit=limit or DEFAULT_LIMIT,
         trace_id=parse_trace_id(trace) if trace else None,
         lmcache_service=lmcache_service,
-        headers=dict(_header(text) for text in header),
+        headers=parse_headers(header),
     )
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or not (text.isprintable() and text.isascii()):
-        # Not shown: it may be a secret.
-        raise click.UsageError("--header is not 'NAME: VALUE' in printable ASCII")
-    return name.strip(), value.strip()
 
 
 _OPTIONS = (
