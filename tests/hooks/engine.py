@@ -74,8 +74,8 @@ def sampled(**tokens: list[int]) -> Any:
     )
 
 
-def queue(scheduler: Scheduler, *requests: Any) -> None:
+def queue(scheduler: Scheduler, *requests: Any, at: int = 1) -> None:
     for each in requests:
         scheduler.waiting.append(each)
         scheduler.requests[each.request_id] = each
-        engine_core._queued(0, 1, None, scheduler, each)
+        engine_core._queued(at - 1, at, None, scheduler, each)

@@ -64,7 +64,7 @@ class Core:
     def admit(self, *names: str) -> None:
         """These are in the engine and compute no prompt any more."""
         for name in names:
-            queue(self.scheduler, request(name, num_computed_tokens=100))
+            queue(self.scheduler, request(name, num_computed_tokens=100), at=self.clock.now)
         self.scheduler.waiting.clear()
         self.scheduler.running.extend(names)
 
@@ -162,7 +162,7 @@ def test_a_step_says_what_it_held(core: Core, recording: Any, clock: Clock) -> N
     assert told([members]) == [(1, 1, True), (2, 1, True)]
     assert (planned.kind, planned.key) == (Kind.STEP, key(1))
     assert (planned.t0, planned.t1) == (1_005, 1_130)
-    assert (planned.a >> 32, planned.a & LOW, planned.b, planned.c) == (2, 2, 0, 2)
+    assert (planned.a >> 32, planned.a & LOW, planned.b, planned.c) == (2, 2, 5, 2)
     assert planned.s == NUMBER_OF["preemption"]
     assert (state.kind, state.key, state.b) == (Kind.STEP_STATE, key(1), key(1))
     assert (state.t0, state.t1, state.a & LOW) == (1_115, 1_130, 14)
@@ -181,11 +181,37 @@ def test_times_between_the_calls_are_those_that_passed(
         clock.now += waited
         core.update(output, took=9)
     first, first_update, second, second_update = taken(recording, Kind.STEP, Kind.STEP_UPDATE)
-    assert (first.t0, first.t1, first.b) == (1_000, 1_011, 0), "nothing is known of before"
+    assert (first.t0, first.t1, first.b) == (1_000, 1_011, 0), "it began at once"
     assert (first_update.key, first_update.t0, first_update.t1) == (key(1), 1_051, 1_060)
     assert first_update.b == 40
     assert (second.t0, second.b) == (1_063, 3)
     assert second_update.b == 50
+
+
+def test_the_first_step_says_since_when_the_engine_has_had_a_request(
+    core: Core, recording: Any, clock: Clock
+) -> None:
+    """A connector may look for its blocks meanwhile: vLLM plans empty steps, and none is told."""
+    queue(core.scheduler, request("a"), at=clock.now)
+    clock.now += 300
+    core.schedule(step())
+    queue(core.scheduler, request("b"), at=clock.now)
+    clock.now += 400
+    core.run(took=5, a=50)
+    clock.now += 7
+    core.run(took=5, a=50)
+    assert [r.b for r in taken(recording, Kind.STEP)] == [700, 7]
+
+
+def test_what_was_before_is_not_known_where_others_ran(
+    core: Core, recording: Any, clock: Clock
+) -> None:
+    """The level was raised while they did: their steps were not told."""
+    core.scheduler.running.append("unknown")
+    queue(core.scheduler, request("a"), at=clock.now)
+    clock.now += 300
+    core.run(a=50, unknown=1)
+    assert [r.b for r in taken(recording, Kind.STEP)] == [0]
 
 
 def test_a_result_that_is_one_step_late_lands_on_its_own_step(

@@ -36,6 +36,9 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
         return  # a further chunk of a streaming input
     if not ENGINE.pool:
         _note_cache(scheduler)
+    if not ENGINE.event_at and not scheduler.running:
+        # Steps that are empty, while a connector looks blocks up, may come before the first.
+        ENGINE.event_at = t1
     ENGINE.numbers += 1
     state = Scheduled(active.key_of(request_id), ENGINE.numbers)
     ENGINE.requests[request_id] = state

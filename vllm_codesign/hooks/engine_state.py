@@ -216,7 +216,8 @@ class Engine:
         # Of the device's cache: tokens and bytes of a block, and the id of its pool.
         self.block_size = self.block_bytes = self.pool = 0
         # Of the step timeline: steps recorded, when EngineCore last ended a schedule() or an
-        # update_from_output() of a step with requests in it, the members last told.
+        # update_from_output() of a step with requests in it (before the first: when it took in
+        # the request that found it empty), the members last told.
         self.step_number = self.event_at = 0
         self.told_members: set[str] | None = None
         self.told_key = self.told_number = 0

@@ -150,7 +150,8 @@ class Kind(IntEnum):
 
     STEP = 48
     """key step; t0, t1 the schedule() call; a tokens << 32 | requests; b since EngineCore
-    last ended a schedule() or an update_from_output(); c block allocations in it;
+    last ended a schedule() or an update_from_output(), of its first step since it took in the
+    request that found it empty; c block allocations in it;
     s QueueReason number of the head that was left waiting (0: none)"""
     STEP_STATE = 49
     """Follows STEP: key step; t0 first allocation begins; t1 last one ends; a running << 32 |

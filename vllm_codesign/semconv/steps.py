@@ -20,7 +20,8 @@ STEP_BLOCKED = Attribute(
 STEP_BEFORE = Attribute(
     "codesign.step.before_ns",
     "int",
-    "Since EngineCore last ended a `schedule()` or an `update_from_output()`.",
+    "Since EngineCore last ended a `schedule()` or an `update_from_output()`; of its first step "
+    "since it took in a request.",
     "ns",
 )
 STEP_WAITED = Attribute(
