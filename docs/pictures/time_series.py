@@ -21,7 +21,7 @@ WHOLE = 900.0
 """Pixels from which on a panel takes a whole line of the grid: the plots of such panels have the
 same margins, so that an instant is at the same place in all of them."""
 _WHOLE_LABELS, _WHOLE_RIGHT, _WHOLE_LEGEND = 66.0, 40.0, 250.0
-_MOST_RIGHT = 0.56
+_MOST_RIGHT = 0.6
 """Of the panel's width."""
 _NOTES = 0.4
 """Of the panel's width: longer notes are wrapped."""
