@@ -97,7 +97,8 @@ _NO_LIMIT = 1_000
     "--header",
     multiple=True,
     metavar="'NAME: VALUE'",
-    help="Sent with every request; may be repeated. The key in VLLM_API_KEY is sent anyway.",
+    help="Sent with every request; may be repeated. Where no Authorization is given, the key in "
+    "VLLM_API_KEY is sent.",
 )
 @click.option(
     "--out",

@@ -37,7 +37,8 @@ def _queued(_t0: int, t1: int, _result: Any, scheduler: Any, request: Any) -> No
     if not ENGINE.pool:
         _note_cache(scheduler)
     if not ENGINE.event_at and not scheduler.running:
-        # Steps that are empty, while a connector looks blocks up, may come before the first.
+        # Steps that are empty, while a connector looks blocks up, may come before the first. Where
+        # others run, a step of theirs may be in flight that nobody told: then nothing is known.
         ENGINE.event_at = t1
     ENGINE.numbers += 1
     state = Scheduled(active.key_of(request_id), ENGINE.numbers)
